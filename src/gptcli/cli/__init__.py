@@ -1,0 +1,1 @@
+"""The command line: parse, resolve, call, draw. Only here: Typer, Rich, exit codes, printing."""

@@ -1,0 +1,117 @@
+"""The console script `gpt`. It knows the commands by name; each is imported when it is called.
+
+A new command is a line in `_COMMANDS`, a settings class in `gptcli.settings`, and a module of its name here, with
+`EXAMPLES` and `run(settings, call) -> exit code`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from gptcli import __version__
+from gptcli.cli.report import Reporting
+from gptcli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+
+
+class _Entry(NamedTuple):
+    panel: str
+    summary: str
+    json: bool
+
+
+_COMMANDS = {
+    "tokenize": _Entry("From text to a model", "Turn text into token shards.", json=True),
+    "train": _Entry("From text to a model", "Train a GPT on token shards, or continue a run.", json=True),
+    "eval": _Entry("With a model", "Score a model: HellaSwag, loss, perplexity.", json=True),
+    "generate": _Entry("With a model", "Complete a prompt.", json=True),
+    "plot": _Entry("With a run", "Draw the curves of a run.", json=False),
+}
+
+_EPILOG = """\
+gpt COMMAND --help tells the options of a command. Four lines do the classic run:
+
+gpt tokenize --local-dir edu_fineweb10B
+gpt train --gpus 8
+gpt eval hellaswag
+gpt generate "On a clear day"
+"""
+
+
+class CommandGroup(TyperGroup):
+    """Commands that cost nothing until they are called: names and summaries are known, the rest is imported."""
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
+        name = args[0]
+        if name in _COMMANDS:
+            return name, load(name), args[1:]
+        if ctx.resilient_parsing or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        guess = nearest(name, _COMMANDS)
+        hint = f"Did you mean `gpt {guess}`?" if guess else f"There are: {', '.join(_COMMANDS)}."
+        raise UsageError(f"There is no command {name!r}.", hint)
+
+
+def load(name: str) -> TyperCommand:
+    """The command `name`, with its module and settings imported."""
+    from gptcli.cli.options import make_command
+    from gptcli.settings import COMMANDS
+
+    entry = _COMMANDS[name]
+    module = importlib.import_module(f"gptcli.cli.{name}")
+    return make_command(COMMANDS[name], module.run, summary=entry.summary, examples=module.EXAMPLES, json=entry.json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"gpt {__version__}\n")
+        raise typer.Exit(0)
+
+
+def _group() -> Command:
+    app = typer.Typer(
+        cls=CommandGroup, rich_markup_mode="rich", context_settings={"help_option_names": ["--help", "-h"]}
+    )
+
+    @app.callback(
+        help="From raw text to a GPT that you trained, measured and can use.",
+        epilog=_EPILOG,
+    )
+    def _root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Show the version.")
+        ] = False,
+    ) -> None:
+        pass
+
+    for name, entry in _COMMANDS.items():
+        app.command(name, help=entry.summary, rich_help_panel=entry.panel)(lambda: None)
+    return typer.main.get_command(app)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `gpt` with the words after its name; returns the exit code."""
+    with Reporting(debug="--debug" in words or bool(os.environ.get("GPTCLI_DEBUG"))) as outcome:
+        code = _group().main(list(words) or ["--help"], prog_name="gpt", standalone_mode=False)
+        sys.stdout.flush()
+        outcome.code = code if isinstance(code, int) else 0
+    return outcome.code
+
+
+def main() -> None:
+    """Run `gpt` with the process's arguments and end with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that can't show a character shows a question mark; it is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))

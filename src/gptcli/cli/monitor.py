@@ -1,0 +1,127 @@
+"""A training run as it is watched: a live bar on a terminal, plain lines in a log, or only its beginning and notes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from gptcli.cli.progress import Interval, bar, duration, short
+from gptcli.cli.report import console
+from gptcli.training.events import Evaluated, Event, Listener, Note, Sampled, Saved, Started, StepDone
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+@contextlib.contextmanager
+def watching(monitor: bool, is_main: bool) -> Iterator[Listener]:
+    """A listener for `train`. Without `monitor` it draws nothing live; only the main process draws at all."""
+    out = console()
+    if not is_main:
+        yield _ignore
+    elif monitor and out.is_terminal:
+        with bar(out) as progress:
+            yield Bar(out, progress)
+    else:
+        yield Lines(out) if monitor else Quiet(out)
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+class Quiet:
+    """Tells how the run is set up, and notes."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.started(event)
+            case Note(message=message):
+                self.out.print(f"note: {message}", style="yellow")
+
+    def started(self, event: Started) -> None:
+        width = max((len(name) for name in event.facts), default=0)
+        for name, value in event.facts.items():
+            self.out.print(f"{name:<{width}}  {value}")
+        if event.step:
+            self.out.print(f"Continuing after step {event.step:,} of {event.steps:,}.")
+
+
+class Lines(Quiet):
+    """Also a line every few seconds, and one for every evaluation, sample and checkpoint."""
+
+    def __init__(self, out: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(out)
+        self.interval = Interval(clock=clock)
+        self.clock = clock
+        self.first = self.steps = 0
+        self.began = clock()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StepDone():
+                self.step_done(event)
+            case Evaluated():
+                self.out.print(_evaluated(event), style="bold")
+            case Sampled():
+                self.out.print(f"step {event.step:,}  sample: {event.prompt}{event.text}", style="dim")
+            case Saved():
+                self.out.print(f"step {event.step:,}  saved {event.path}")
+            case _:
+                super().__call__(event)
+
+    def started(self, event: Started) -> None:
+        super().started(event)
+        self.first, self.steps, self.began = event.step, event.steps, self.clock()
+
+    def left(self, step: int) -> str:
+        """Time to the end at the pace of this call so far, its evaluations and savings included."""
+        pace = (self.clock() - self.began) / max(1, step - self.first)
+        return f"{duration(pace * (self.steps - step))} left"
+
+    def step_done(self, event: StepDone) -> None:
+        if self.interval.due() or event.step == self.steps:
+            self.out.print(f"step {event.step:,}/{self.steps:,}  {_figures(event)}  {self.left(event.step)}")
+
+
+class Bar(Lines):
+    """The same on a terminal, where a bar at the bottom moves instead of the lines."""
+
+    def __init__(self, out: Console, progress: Progress) -> None:
+        super().__init__(out)
+        self.progress = progress
+        self.task: TaskID | None = None
+
+    def started(self, event: Started) -> None:
+        super().started(event)
+        self.task = self.progress.add_task("step", total=event.steps, completed=event.step, text="")
+
+    def step_done(self, event: StepDone) -> None:
+        if self.task is not None:
+            self.progress.update(
+                self.task,
+                completed=event.step,
+                description=f"step {event.step:,}/{self.steps:,}",
+                text=f"{_figures(event)}  {self.left(event.step)}",
+            )
+
+
+def _figures(event: StepDone) -> str:
+    return f"loss {event.loss:.4f}  lr {event.lr:.2e}  {short(event.tokens_per_second)} tokens/s"
+
+
+def _evaluated(event: Evaluated) -> str:
+    names = {"val": "validation", "hellaswag": "HellaSwag"}
+    values = "  ".join(f"{name} {_number(value)}" for name, value in event.values.items())
+    return f"step {event.step:,}  {names.get(event.kind, event.kind)}  {values}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,103 @@
+"""manifest.json: what lies in a folder of token shards, and what it was made from. Written last, so a folder that has
+one is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from gptcli.data.durable import write_json
+from gptcli.errors import UserError
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+Split = Literal["train", "val"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TokenizerRecord(_Part):
+    """Which encoding the ids belong to; `sha256` is that of its vocabulary."""
+
+    name: str
+    vocab_size: int = Field(ge=1)
+    eot: int = Field(ge=0)
+    sha256: str
+
+
+class ShardRecord(_Part):
+    """One shard; `sha256` is that of the whole file, header included."""
+
+    name: str = Field(pattern=r"^[^/\\]+$")  # a file of the folder itself, wherever the manifest comes from
+    split: Split
+    tokens: int = Field(ge=1)
+    sha256: str
+
+
+class Totals(_Part):
+    """Documents, tokens, and bytes of text in UTF-8."""
+
+    documents: int
+    tokens: int
+    bytes: int
+
+
+class Manifest(_Part):
+    """The record of a finished folder. `sources` and `options` are what the bytes of the shards depend on."""
+
+    format_version: int = FORMAT_VERSION
+    tokenizer: TokenizerRecord
+    dtype: Literal["uint16", "uint32"]
+    shards: tuple[ShardRecord, ...]
+    totals: Totals
+    sources: dict[str, JsonValue]
+    options: dict[str, JsonValue]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over what the tokens are: tokenizer, dtype, the shards' contents; not sources or file names."""
+        digest = hashlib.sha256(f"{self.tokenizer.model_dump_json()} {self.dtype}\n".encode())
+        for shard in self.shards:
+            digest.update(f"{shard.split} {shard.tokens} {shard.sha256}\n".encode())
+        return digest.hexdigest()
+
+    def tokens(self, split: Split) -> int:
+        """Tokens of one split."""
+        return sum(shard.tokens for shard in self.shards if shard.split == split)
+
+    def write(self, folder: Path) -> None:
+        """Write manifest.json into `folder`; it appears whole or not at all."""
+        write_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """The manifest of `folder`, None where there is none. Raises UserError for one that is damaged or too new."""
+        path = folder / MANIFEST_FILE
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise UserError(f"{path} can't be read: {error.strerror}.", "Check the permissions.") from error
+        hint = "Tokenize again with --fresh, or copy the folder again from where it came from."
+        try:
+            data = json.loads(content)
+        except ValueError as error:
+            raise UserError(f"The manifest {path} is damaged: it is not valid JSON.", hint) from error
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > FORMAT_VERSION:
+            raise UserError(
+                f"{path} has format version {version}; this version of gpt reads {FORMAT_VERSION}.", "Update gpt."
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise UserError(f"The manifest {path} is damaged: {where}: {first['msg'].lower()}.", hint) from error

@@ -1,0 +1,102 @@
+"""The processes of a run as one object: what they agree on, add up and wait for. A single process needs no group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gptcli.distributed.runtime import Ranks
+from gptcli.errors import UserError
+
+T = TypeVar("T")
+
+
+class ToldByMainError(UserError):
+    """Another process failed and has told the user; this one ends with the same exit code and says nothing."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the first process of the run failed")
+        self.exit_code = exit_code
+
+
+class Group:
+    """All processes of the run; use as a context manager, so that the group is left however the run ends."""
+
+    def __init__(self, ranks: Ranks, device: torch.device) -> None:
+        self.ranks, self.device = ranks, device
+        self._hosts: dist.ProcessGroup | None = None
+
+    def __enter__(self) -> Group:
+        if self.ranks.world_size > 1:
+            on_cuda = self.device.type == "cuda"
+            dist.init_process_group("nccl" if on_cuda else "gloo", device_id=self.device if on_cuda else None)
+            # Questions that the host asks (shall we stop?) go over gloo, so that they never wait for the device.
+            self._hosts = dist.new_group(backend="gloo") if on_cuda else dist.group.WORLD
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model as it is trained: gradients averaged over the processes while they are computed (DDP)."""
+        if self.ranks.world_size == 1:
+            return model
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` added up over all processes, in place."""
+        if self.ranks.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so: all get the same answer, and so do the same thing next."""
+        if self.ranks.world_size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._hosts)
+        return bool(flags)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process' `value`, in the order of the ranks, on all of them."""
+        if self.ranks.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.ranks.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]  # all_gather_object has filled every place
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Do `work` on the first process only and give its result to all. What it raises ends all of them: UserErrors
+        with its exit code, anything else with 1."""
+        if self.ranks.world_size == 1:
+            return work()
+        failure: BaseException | None = None
+        told: list[tuple[T | None, int | None]] = [(None, None)]  # the result, or the exit code of a failure
+        if self.ranks.is_main:
+            try:
+                told[0] = (work(), None)
+            except BaseException as error:  # noqa: BLE001 (raised again below, once the others know)
+                failure = error
+                told[0] = (None, error.exit_code if isinstance(error, UserError) else 1)
+        dist.broadcast_object_list(told, src=0)
+        if failure is not None:
+            raise failure
+        result, exit_code = told[0]
+        if exit_code is not None:
+            raise ToldByMainError(exit_code)
+        return result  # type: ignore[return-value]  # the broadcast has filled it
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.ranks.world_size > 1:
+            dist.barrier()

@@ -1,0 +1,103 @@
+"""Who am I: the one file that reads the environment. Rank, device and cache folder are resolved here, once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_path
+
+from gptcli.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of the run. `launched` says that another program started it as one of several."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    launched: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """The process that writes files and speaks to the user."""
+        return self.rank == 0
+
+
+def detect() -> Ranks:
+    """The rank facts that a launcher left in the environment: torchrun's, or those of an srun step of several tasks.
+
+    For srun the rendezvous address that torch reads is filled in where it is missing.
+    """
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env:
+        return Ranks(
+            rank=int(env["RANK"]),
+            local_rank=int(env["LOCAL_RANK"]),
+            world_size=int(env["WORLD_SIZE"]),
+            local_world_size=int(env["LOCAL_WORLD_SIZE"]),
+            launched=True,
+        )
+    if int(env.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        ranks = Ranks(
+            rank=int(env["SLURM_PROCID"]),
+            local_rank=int(env["SLURM_LOCALID"]),
+            world_size=int(env["SLURM_STEP_NUM_TASKS"]),
+            local_world_size=int(env["SLURM_STEP_TASKS_PER_NODE"].split("(")[0].split(",")[0]),
+            launched=True,
+        )
+        env.setdefault("MASTER_ADDR", _first_host(env["SLURM_STEP_NODELIST"]))
+        # A port of its own for every step: two jobs on one node must not meet.
+        env.setdefault("MASTER_PORT", str(20_000 + int(env.get("SLURM_JOB_ID", "0")) % 20_000))
+        env.update(RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world_size), LOCAL_RANK=str(ranks.local_rank))
+        return ranks
+    return Ranks()
+
+
+def _first_host(nodelist: str) -> str:
+    """The first host of Slurm's compressed list: `node[003-006,9],other` is node003."""
+    head, bracket, rest = nodelist.partition("[")
+    if not bracket or "," in head:
+        return nodelist.split(",")[0]
+    return head + rest.split("]")[0].split(",")[0].split("-")[0]
+
+
+def resolve_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called `name`; `auto` is CUDA, else MPS, else the CPU. `cuda` is this rank's own GPU.
+
+    Raises UsageError for a device that this machine does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(name.partition(":")[2] or local_rank)
+        if count == 0:
+            raise UsageError("--device cuda: this machine has no GPU that torch can use.", "Leave --device at auto.")
+        if index >= count:
+            raise UsageError(f"--device {name}: GPU {index} is not there; this machine has {count}.")
+        return torch.device("cuda", index)
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: this machine has no Apple GPU that torch can use.", "Leave --device at auto.")
+    return torch.device(name)
+
+
+def n_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def share_cores(processes: int) -> None:
+    """Tell processes that are about to be started to take an equal part of the cores each."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // processes)))
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for what gpt fetches; `XDG_CACHE_HOME` is respected where it means something."""
+    return user_cache_path("gpt-from-scratch", appauthor=False)

@@ -1,0 +1,123 @@
+"""Loss, perplexity and bits per byte over the validation split of a folder of token shards."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from gptcli.data.batches import WindowReader
+from gptcli.data.order import Indices
+from gptcli.data.shards import Shards, open_shards
+from gptcli.errors import UsageError, UserError
+from gptcli.evals.task import Measured, Progress, Scorer, Task
+from gptcli.inference.language_model import LanguageModel
+from gptcli.inference.load import ModelFacts
+from gptcli.inference.logprobs import target_logprobs
+from gptcli.settings import EvalSettings, data_folder
+from gptcli.tokenizer import Tokenizer
+
+
+def bytes_of_tokens(tokenizer: Tokenizer) -> Indices:
+    """UTF-8 bytes of each id, (V,). The end-of-text token is no text and has none."""
+    sizes = np.array([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)], dtype=np.int64)
+    sizes[tokenizer.eot] = 0
+    return sizes
+
+
+def validation_loss(
+    model: LanguageModel, shards: Shards, batch_tokens: int, limit: int | None = None, progress: Progress | None = None
+) -> Measured:
+    """Loss in nats per token over the validation split, in windows of the model's context length, each predicted from
+    its own tokens only. `limit` takes the first so many windows.
+
+    Bits per byte relate the same loss to the text's bytes, so that models with different tokenizers compare; None where
+    the tokenizer is not known. Raises UserError for too few tokens, and for ids that the model does not have.
+    """
+    length = model.model.config.context_length
+    reader = WindowReader(shards.split("val"), length)
+    n = min(len(reader), limit or len(reader))
+    if n == 0:
+        raise UserError(
+            f"The validation split of {shards.folder} has {len(reader.stream):,} tokens; "
+            f"one window of this model takes {length + 1:,}.",
+            "Tokenize again with a larger --val-tokens.",
+        )
+    known = model.tokenizer if shards.tokenizer_name is not None else None
+    sizes = bytes_of_tokens(known) if known else None
+    per_batch = max(1, batch_tokens // length)
+    nats, n_bytes = 0.0, 0
+    for start in range(0, n, per_batch):
+        x, y = reader.read(np.arange(start, min(start + per_batch, n), dtype=np.int64))  # (N, T) each
+        _check_ids(model, shards, max(int(x.max()), int(y.max())))
+        nats += _nats(model, x, y)
+        n_bytes += int(sizes[y].sum()) if sizes is not None else 0
+        if progress:
+            progress(min(start + per_batch, n), n)
+    tokens = n * length
+    loss = nats / tokens
+    figures = {
+        "loss": loss,
+        "perplexity": math.exp(loss),
+        "bits_per_byte": nats / math.log(2) / n_bytes if n_bytes else None,
+        "tokens": tokens,
+    }
+    notes = [] if known else ["The tokenizer is not known on both sides, so there are no bits per byte."]
+    return Measured(n, truncated=0, figures=figures, notes=notes)
+
+
+@torch.inference_mode()
+def _nats(model: LanguageModel, x: Indices, y: Indices) -> float:
+    """The sum of the losses of targets y (N, T) after inputs x (N, T)."""
+    device = model.model.device
+    hidden = model.model.hidden(torch.from_numpy(x).to(device)).flatten(0, 1)  # (N·T, C)
+    logprobs = target_logprobs(model.model, hidden, torch.from_numpy(y).to(device).flatten())
+    return -logprobs.cpu().double().sum().item()
+
+
+def check_same_tokenizer(model: ModelFacts, shards: Shards) -> None:
+    """Raise UsageError where the ids of `shards` mean other tokens than those of `model`."""
+    theirs, ours = shards.tokenizer_name, model.tokenizer.name if model.tokenizer else None
+    hint = "Tokenize the text with the model's tokenizer: gpt tokenize --tokenizer-model NAME."
+    if theirs is not None and ours is not None and theirs != ours:
+        raise UsageError(f"{shards.folder} is tokenized with '{theirs}', the model {model.folder} with '{ours}'.", hint)
+    rows = model.config.vocab_size
+    if shards.vocab_size is not None and shards.vocab_size > rows:
+        raise UsageError(
+            f"{shards.folder} has a vocabulary of {shards.vocab_size:,} tokens ('{theirs}'), "
+            f"the model {model.folder} one of {rows:,}.",
+            hint,
+        )
+
+
+def _check_ids(model: LanguageModel, shards: Shards, largest: int) -> None:
+    rows = model.model.config.vocab_size
+    if largest >= rows:
+        raise UserError(
+            f"{shards.folder} holds the id {largest:,}; the model {model.folder} has a vocabulary of {rows:,} tokens.",
+            "These shards were made for another model.",
+        )
+
+
+def _prepare_task(settings: EvalSettings) -> Scorer:
+    if settings.data_root is None:
+        raise UsageError("The task loss needs a folder of token shards.", "Name it with --data-root.")
+    shards = open_shards(data_folder(settings.data_root))
+    shards.split("val")
+
+    def check(facts: ModelFacts) -> None:
+        check_same_tokenizer(facts, shards)
+
+    def measure(model: LanguageModel, progress: Progress) -> Measured:
+        return validation_loss(model, shards, settings.batch_tokens, settings.limit, progress)
+
+    return Scorer(check, measure)
+
+
+LOSS = Task(
+    name="loss",
+    description="Loss, perplexity and bits per byte over a validation split (--data-root).",
+    style="windows",
+    prepare=_prepare_task,
+)

@@ -1,0 +1,204 @@
+"""A network with its tokenizer: completes texts, streams them, and tells how likely it finds them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Literal, TypedDict, Unpack
+
+import torch
+
+from gptcli.errors import UserError
+from gptcli.inference.engine import Generated, Request, generate, generate_all, window_start
+from gptcli.inference.logprobs import target_logprobs
+from gptcli.inference.sampling import Sampling
+from gptcli.model.network import GPT
+from gptcli.tokenizer import Tokenizer
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Keywords of `generate`, `generate_many` and `stream`; `Request` and `Sampling` tell meanings and defaults."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float
+    seed: int | None
+    stop_at_end: bool
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model goes on with.
+
+    `text` is the completion without the prompt (empty where the model has no tokenizer), `ids` the new tokens only and
+    `logprobs` the log-probability in nats of each. `finish_reason` is "stop" where the model ended the document (the
+    end-of-text token is then the last of `ids`, and no part of `text`), else "length".
+    """
+
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """The ids of a text and the log-probability in nats of each, given those before it."""
+
+    ids: list[int]
+    logprobs: list[float]
+
+
+class TextStream:
+    """The pieces of a completion as they are generated, each of whole characters; they join to `completion.text`."""
+
+    def __init__(self, model: LanguageModel, steps: Iterator[list[Generated]]) -> None:
+        self._model, self._steps = model, steps
+        self._generated = Generated()
+        self._pieces = self._decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def completion(self) -> Completion:
+        """The finished completion; what has not been read yet is generated first."""
+        for _ in self._pieces:
+            pass
+        return self._model.completion(self._generated)
+
+    def _decode(self) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for (row,) in self._steps:
+            self._generated = row
+            piece = decoder.decode(b"" if row.finish_reason == "stop" else self._model.token_bytes(row.ids[-1:]))
+            if piece:
+                yield piece
+        rest = decoder.decode(b"", final=True)
+        if rest:
+            yield rest
+
+
+class LanguageModel:
+    """A model ready for use, as `load` returns it.
+
+    `model` is the network: ids (B, T) to logits (B, T, V) in fp32. `tokenizer` is None where the model takes ids only.
+    `eot` is the end-of-text id, which begins documents; `vocab_size` the real vocabulary, without padding. `folder` is
+    where the model was read from, `notes` what its user should be told, one line each.
+    """
+
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer | None, eot: int | None, folder: Path, notes: Sequence[str] = ()
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        rows = model.config.vocab_size
+        self.vocab_size = min(tokenizer.vocab_size, rows) if tokenizer else rows
+        self.eot = eot if eot is not None and eot < self.vocab_size else None
+        self.folder, self.notes = folder, list(notes)
+
+    def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Completion:
+        """Go on from `prompt`, a text or ids; from the start of a document where it is empty.
+
+        Raises UserError for text where there is no tokenizer and for ids outside the vocabulary, and UsageError for
+        options that mean nothing.
+        """
+        return self.generate_many(prompt, 1, **options)[0]
+
+    def generate_many(
+        self, prompt: str | Sequence[int], num_samples: int, **options: Unpack[GenerateOptions]
+    ) -> list[Completion]:
+        """`num_samples` completions of one prompt, which is computed once. The first is what `generate` gives."""
+        rows = generate_all(
+            self.model,
+            self.prompt_ids(prompt),
+            _request(**options),
+            vocab_size=self.vocab_size,
+            eot=self.eot,
+            num_samples=num_samples,
+        )
+        return [self.completion(row) for row in rows]
+
+    def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> TextStream:
+        """`generate`, piece by piece: iterate over the result for text, then take its `.completion`."""
+        ids = self.prompt_ids(prompt)
+        steps = generate(self.model, ids, _request(**options), vocab_size=self.vocab_size, eot=self.eot)
+        return TextStream(self, steps)
+
+    @torch.inference_mode()
+    def score(self, text: str | Sequence[int]) -> Score:
+        """The log-probability of every token of `text` (or of ids), read as a document: after the end-of-text token.
+
+        A text longer than the context is read in the windows that generation has, so that a completion's `logprobs` are
+        the scores of its ids. Raises UserError as `generate` does, and where no end-of-text token is known.
+        """
+        ids = self._ids(text)
+        stream = [self._start(), *ids]
+        context = self.model.config.context_length
+        tensor = torch.tensor(stream, device=self.model.device)
+        logprobs: list[float] = []
+        for start, run in groupby(range(1, len(stream)), key=lambda n: window_start(n, context)):
+            ends = list(run)
+            hidden = self.model.hidden(tensor[None, start : ends[-1]])[0, ends[0] - 1 - start :]  # (N, C)
+            targets = tensor[ends[0] : ends[-1] + 1]
+            logprobs += target_logprobs(self.model, hidden, targets, self.vocab_size).tolist()
+        return Score(ids, logprobs)
+
+    def prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
+        """The ids that a completion of `prompt` starts from; if empty the end-of-text token, which begins documents."""
+        return self._ids(prompt) or [self._start()]
+
+    def completion(self, row: Generated) -> Completion:
+        """A finished row as a completion."""
+        assert row.finish_reason in ("stop", "length")
+        stopped = row.finish_reason == "stop"
+        text = self.token_bytes(row.ids[:-1] if stopped else row.ids).decode("utf-8", errors="replace")
+        return Completion(text, list(row.ids), list(row.logprobs), "stop" if stopped else "length")
+
+    def token_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of `ids`; none where there is no tokenizer."""
+        return self.tokenizer.decode_bytes(ids) if self.tokenizer else b""
+
+    def _ids(self, text: str | Sequence[int]) -> list[int]:
+        if isinstance(text, str):
+            if self.tokenizer is None:
+                if text:
+                    raise UserError(f"The model in {self.folder} has no tokenizer: it takes token ids, not text.")
+                return []
+            ids = self.tokenizer.encode(text)
+        else:
+            ids = [int(token) for token in text]
+        outside = [token for token in ids if not 0 <= token < self.vocab_size]
+        if outside:
+            named = ", ".join(map(str, outside[:5])) + (", …" if len(outside) > 5 else "")
+            raise UserError(
+                f"These ids are outside the model's vocabulary: {named}.",
+                f"Its ids go from 0 to {self.vocab_size - 1:,}.",
+            )
+        return ids
+
+    def _start(self) -> int:
+        if self.eot is None:
+            raise UserError(
+                f"The model in {self.folder} names no end-of-text token, which a document begins with.",
+                "Give a prompt to go on from.",
+            )
+        return self.eot
+
+
+def _request(
+    max_new_tokens: int = 100,
+    temperature: float = 1.0,
+    top_k: int | None = 50,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    stop_at_end: bool = True,
+) -> Request:
+    return Request(max_new_tokens, Sampling(temperature, top_k, top_p), seed, stop_at_end)

@@ -1,0 +1,87 @@
+"""From logits to the next token: greedy, temperature, top-k, top-p, as pure functions of logits and uniform numbers."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptcli.errors import Fault, raise_if
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen.
+
+    `temperature` divides the logits, 0 takes the likeliest token. `top_k` chooses among so many likeliest tokens, None
+    or 0 among all. `top_p` then chooses among the likeliest of those that together hold this probability (nucleus
+    sampling, Holtzman et al. 2020). Raises UsageError for values that mean nothing.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = 50
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not self.temperature >= 0:
+            faults.append(Fault(f"The temperature is {self.temperature}; it must be 0 or more."))
+        if self.top_k is not None and self.top_k < 0:
+            faults.append(Fault(f"top_k is {self.top_k}; it must be 0 (all tokens) or more."))
+        if not 0 < self.top_p <= 1:
+            faults.append(Fault(f"top_p is {self.top_p}; it must be above 0 and at most 1."))
+        raise_if(faults)
+
+
+def row_generators(seed: int | None, rows: range) -> list[torch.Generator]:
+    """A generator for every row, seeded from (seed, row): a row's text does not depend on the rows beside it.
+
+    `seed` None draws a new one from the operating system; torch's own generators are left alone in any case.
+    """
+    seed = secrets.randbits(63) if seed is None else seed
+    states = [np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] for row in rows]
+    return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
+
+
+def uniforms(generators: list[torch.Generator]) -> Tensor:
+    """One number in [0, 1) from each generator, (B,) in fp64 on the CPU."""
+    return torch.stack([torch.rand((), dtype=torch.float64, generator=generator) for generator in generators])
+
+
+def choose(logits: Tensor, u: Tensor, sampling: Sampling, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """The next id of every row and its log-probability, (B,) each, from logits (B, V) and uniform numbers u (B,).
+
+    Ids from `vocab_size` on are padding and never chosen. The log-probability is the one that the model gives the id
+    among its real tokens: fp32 log-softmax, before temperature, top-k and top-p.
+    """
+    logits = logits[:, :vocab_size].float()  # (B, V)
+    ids = logits.argmax(-1) if sampling.temperature == 0 else _draw(logits, u, sampling)
+    logprobs = torch.log_softmax(logits, dim=-1).gather(-1, ids[:, None])[:, 0]
+    return ids, logprobs
+
+
+def _draw(logits: Tensor, u: Tensor, sampling: Sampling) -> Tensor:
+    """Ids (B,) by inverting the cumulative distribution of each row at u."""
+    size = logits.shape[-1]
+    # The largest is subtracted before dividing: a tiny temperature must not overflow.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
+    k = min(sampling.top_k or size, size)
+    if k < size or sampling.top_p < 1:
+        scaled, candidates = scaled.topk(k, dim=-1)  # (B, k), likeliest first
+    else:
+        candidates = None
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no fp64
+    probabilities = torch.softmax(scaled, dim=-1, dtype=precise)
+    if sampling.top_p < 1:
+        before = probabilities.cumsum(-1) - probabilities  # what the likelier ones hold: 0 for the first, which stays
+        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
+    cumulative = probabilities.cumsum(-1)
+    total = cumulative[:, -1:]
+    at = u.to(logits.device, precise)[:, None] * total
+    at = torch.minimum(at, torch.nextafter(total, torch.zeros_like(total)))  # rounding must not reach the total
+    # The first whose cumulative probability is above: never one whose own probability is zero.
+    picked = torch.searchsorted(cumulative, at, right=True).clamp(max=k - 1)  # (B, 1)
+    return (picked if candidates is None else candidates.gather(-1, picked))[:, 0]

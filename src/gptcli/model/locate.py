@@ -1,0 +1,77 @@
+"""What `--model` means: the folder that holds a model, from a run, a checkpoint, a Hugging Face folder or a Hub id."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gptcli.errors import UsageError, UserError, nearest
+
+CHECKPOINTS = "checkpoints"
+_CHECKPOINT_NAME = re.compile(r"step_\d{7,}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The whole checkpoints of a run folder, oldest first. One that is being written has another name."""
+    folders = [path for path in (run / CHECKPOINTS).glob("step_*") if _CHECKPOINT_NAME.fullmatch(path.name)]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def locate_model(name: str | None) -> Path:
+    """The folder that holds the model `name`; None is the newest checkpoint of the runs at and under ./log.
+
+    Raises UsageError when nothing is there, and UserError when the Hub can't be reached.
+    """
+    if name is None:
+        return _newest_under(Path("log"))
+    folder = Path(name)
+    if folder.is_dir():
+        if (folder / "config.json").exists():
+            return folder
+        checkpoints = checkpoints_of(folder)
+        if checkpoints:
+            return checkpoints[-1]
+        if (folder / "run.json").exists():
+            raise UsageError(f"The run {name} has no checkpoint yet.", "Train it further: gpt train --log-dir " + name)
+        raise UsageError(
+            f"{name} is neither a run nor a model: it has no checkpoints and no config.json.",
+            "Name a run folder, a checkpoint, a Hugging Face folder or a Hub id such as openai-community/gpt2.",
+        )
+    if folder.exists():
+        raise UsageError(f"{name} is a file; a model is a folder.", f"Did you mean '{folder.parent}'?")
+    if _HUB_ID.fullmatch(name) and "/" in name:
+        return _from_hub(name)
+    siblings = [str(path) for path in folder.parent.glob("*") if path.is_dir()] if folder.parent.is_dir() else []
+    close = nearest(name, siblings)
+    raise UsageError(f"There is no model at {name}.", f"Did you mean '{close}'?" if close else "")
+
+
+def _newest_under(log: Path) -> Path:
+    runs = [log, *(path for path in log.glob("*") if path.is_dir())] if log.is_dir() else []
+    newest = [checkpoints[-1] for run in runs if (checkpoints := checkpoints_of(run))]
+    if not newest:
+        raise UsageError(
+            "There is no trained model under ./log.", "Train one with gpt train, or name one with --model."
+        )
+    return max(newest, key=lambda path: path.stat().st_mtime)
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(repository, allow_patterns=["*.json", "*.safetensors", "merges.txt", "vocab.json"])
+        )
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"There is no model at {repository}, neither as a folder here nor on the Hugging Face Hub.",
+            "If it is private or gated, log in with: hf auth login",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{repository} is no folder here, and the Hugging Face Hub could not be reached for it.",
+            "Connect this machine, or name a folder.",
+        ) from error

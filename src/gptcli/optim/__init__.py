@@ -1,0 +1,1 @@
+"""How the weights move: parameter groups, AdamW, learning-rate schedules."""

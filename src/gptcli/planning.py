@@ -1,0 +1,109 @@
+"""What a run will be, before it is: size, length, arithmetic and memory. Allocates nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+
+from gptcli.distributed.runtime import Ranks, detect
+from gptcli.model.config import GPTConfig
+from gptcli.model.network import GPT
+from gptcli.settings import TrainSettings
+from gptcli.training.setup import Setup, describe_model, prepare
+from gptcli.training.telemetry import flops_per_token
+
+FP32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run in numbers; sizes in bytes, memory for one process."""
+
+    parameters: int
+    weight_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    activation_bytes: int
+    logit_bytes: int
+    steps: int
+    warmup_iters: int
+    tokens: int
+    tokens_per_step: int
+    tokens_per_micro_batch: int
+    accumulation: int
+    epochs: float
+    flops: int
+    facts: Mapping[str, str]
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """The most that lies in memory at once: at the end of a forward pass, or during the update."""
+        state = self.weight_bytes + self.gradient_bytes + self.optimizer_bytes
+        return state + self.activation_bytes + self.logit_bytes
+
+    def as_dict(self) -> dict[str, object]:
+        """For --json."""
+        numbers = {name: value for name, value in asdict(self).items() if name != "facts"}
+        return {**numbers, "peak_memory_bytes": self.peak_memory_bytes}
+
+
+def plan(settings: TrainSettings) -> Plan:
+    """The plan of a call of `gpt train`. Raises what the call itself would raise for its settings."""
+    ranks = detect()
+    if not ranks.launched:
+        ranks = Ranks(world_size=settings.gpus)
+    setup = prepare(settings, ranks)
+    with torch.device("meta"):
+        parameters = GPT(setup.config).n_parameters()
+    micro_batch = settings.n_batches * setup.length
+    activations = micro_batch * _activation_values(setup.config, setup.length, settings.drop_rate > 0) * FP32
+    # The head's output, its gradient, and the softmax that the loss keeps between the two.
+    logits = 3 * micro_batch * setup.config.vocab_size * FP32
+    numbers = Plan(
+        parameters=parameters,
+        weight_bytes=parameters * FP32,
+        gradient_bytes=parameters * FP32,
+        optimizer_bytes=2 * parameters * FP32,
+        activation_bytes=activations,
+        logit_bytes=logits,
+        steps=setup.steps,
+        warmup_iters=setup.warmup,
+        tokens=setup.steps * setup.tokens_per_step,
+        tokens_per_step=setup.tokens_per_step,
+        tokens_per_micro_batch=micro_batch,
+        accumulation=setup.accumulation(ranks.world_size),
+        epochs=setup.steps * setup.windows_per_step / setup.train_windows,
+        flops=flops_per_token(setup.config, parameters, setup.length) * setup.steps * setup.tokens_per_step,
+        facts={},
+    )
+    return Plan(**{**vars(numbers), "facts": _facts(setup, numbers, ranks.world_size)})
+
+
+def _activation_values(config: GPTConfig, length: int, dropout: bool) -> int:
+    """Numbers that the backward pass of the blocks needs for one token, in units of the width C.
+
+    A block keeps the inputs of its two norms and their outputs (4), q, k, v and attention's output (4), that output in
+    the order of tokens (1), and the MLP's inside before and after GELU (8); the fused kernel recomputes
+    attention's scores. Dropout keeps two masks more. After the blocks come the final norm's input and output.
+    """
+    per_block = 4 + 4 + 1 + 8 + (2 if dropout else 0)
+    return config.emb_dim * (config.n_layers * per_block + 3)
+
+
+def _facts(setup: Setup, plan: Plan, processes: int) -> dict[str, str]:
+    gib = 2**30
+    return {
+        "Model": describe_model(setup.config, plan.parameters),
+        "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on",
+        "Batch": f"{setup.settings.n_batches} × {setup.length} tokens × {plan.accumulation} accumulated × {processes} "
+        f"process{'es' if processes > 1 else ''} = {plan.tokens_per_step:,} tokens a step",
+        "Length": f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.epochs:.2f} epochs",
+        "Arithmetic": f"{plan.flops:.3g} FLOPs",
+        "Memory": f"{plan.peak_memory_bytes / gib:.2f} GiB for each process in fp32: "
+        f"weights {plan.weight_bytes / gib:.2f}, gradients {plan.gradient_bytes / gib:.2f}, "
+        f"optimiser {plan.optimizer_bytes / gib:.2f}, activations {plan.activation_bytes / gib:.2f}, "
+        f"logits {plan.logit_bytes / gib:.2f} (an estimate)",
+        **({"Note": "; ".join(setup.notes)} if setup.notes else {}),
+    }

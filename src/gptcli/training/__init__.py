@@ -1,0 +1,1 @@
+"""The run: set-up, loop, one step, checkpoints, metrics, stop signals."""

@@ -1,0 +1,122 @@
+"""What a run measures of itself between steps: validation loss, HellaSwag, a sample. None of it touches the state of
+training: the model comes back in the mode it was in, and the global random numbers are not drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gptcli.data.batches import WindowReader
+from gptcli.errors import UserError
+from gptcli.evals.hellaswag import Item, prepare, score, subset, summarise
+from gptcli.evals.hellaswag_data import load_within
+from gptcli.inference.engine import complete
+from gptcli.model.loss import cross_entropy
+from gptcli.training.setup import Setup
+from gptcli.training.step import Trainee
+
+HELLASWAG_SECONDS = 10  # how long a run waits for HellaSwag's data before it goes on without
+SAMPLE_PROMPT, SAMPLE_TOKENS = "Once upon a time", 25  # the original's
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The measurements of one run; `stop` ends each of them early, on all processes alike."""
+
+    setup: Setup
+    trainee: Trainee
+    items: list[Item]
+    stop: Callable[[], bool]
+
+    def validation_loss(self) -> float | None:
+        """Mean loss in nats over the first `val_windows` windows of the validation split; None when it was stopped.
+
+        The same tokens whatever the number of processes: their batches are dealt out in turn and the sums added.
+        """
+        setup, group = self.setup, self.trainee.group
+        reader = WindowReader(setup.shards.split("val"), setup.length)
+        size = setup.settings.n_batches
+        starts = range(group.ranks.rank * size, setup.val_windows, group.ranks.world_size * size)
+        total, tokens = 0.0, 0
+        with self._evaluating():
+            for start in starts:
+                if self.stop():
+                    break
+                x, y = reader.read(np.arange(start, min(start + size, setup.val_windows)))
+                targets = torch.from_numpy(y).to(group.device)
+                with self.trainee.numerics.autocast(group.device):
+                    logits = self.trainee.model(torch.from_numpy(x).to(group.device))
+                total += cross_entropy(logits, targets, reduction="sum").item()
+                tokens += targets.numel()
+        if group.any(self.stop()):
+            return None
+        parts = group.gather((total, tokens))
+        return sum(part[0] for part in parts) / sum(part[1] for part in parts)
+
+    def hellaswag(self) -> dict[str, float] | None:
+        """`acc`, `acc_norm` and `n` on the run's fixed examples; None when it was stopped."""
+        group = self.trainee.group
+        mine = self.items[group.ranks.rank :: group.ranks.world_size]
+        batch_tokens = max(self.setup.settings.n_batches * self.setup.length, 4096)
+        with self._evaluating(), self.trainee.numerics.autocast(group.device):
+            scored = score(self.trainee.model, mine, batch_tokens, self.stop)
+        if group.any(self.stop()):
+            return None
+        summary = summarise([row for part in group.gather(scored) for row in part])
+        return {"acc": summary.acc, "acc_norm": summary.acc_norm, "n": summary.n}
+
+    def sample(self, step: int) -> tuple[str, str, list[int]] | None:
+        """Prompt, completion and its ids by the model as it is; None without a tokenizer, or when it was stopped."""
+        tokenizer = self.setup.tokenizer
+        if tokenizer is None or self.stop():
+            return None
+        with self.trainee.numerics.autocast(self.trainee.group.device):
+            ids = complete(
+                self.trainee.model,
+                tokenizer.encode(SAMPLE_PROMPT),
+                vocab_size=tokenizer.vocab_size,
+                eot=tokenizer.eot,
+                max_new_tokens=SAMPLE_TOKENS,
+                seed=self.setup.settings.seed + step,
+            )
+        return SAMPLE_PROMPT, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
+
+    def _evaluating(self) -> _EvaluationMode:
+        return _EvaluationMode(self.trainee)
+
+
+class _EvaluationMode:
+    """No gradients and no dropout; afterwards the model trains on."""
+
+    def __init__(self, trainee: Trainee) -> None:
+        self._model = trainee.model
+        self._no_grad = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self._model.eval()
+        self._no_grad.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._no_grad.__exit__(None, None, None)
+        self._model.train()
+
+
+def hellaswag_items(setup: Setup) -> tuple[list[Item], str]:
+    """The examples that the run scores itself on, tokenised, and a note where it has to do without (else empty).
+
+    Raises UserError when HellaSwag was asked for and can't be had.
+    """
+    if "hellaswag" not in setup.metrics:
+        return [], ""
+    try:
+        if setup.tokenizer is None:
+            raise UserError("HellaSwag is text, and this data's tokenizer is not known.", "Train with --metrics none.")
+        examples = load_within(HELLASWAG_SECONDS, setup.settings.hellaswag_data, option="--hellaswag-data")
+    except UserError as error:
+        if setup.metrics_asked_for:
+            raise
+        return [], f"Training goes on without HellaSwag: {error.faults[0].message} {error.faults[0].hint}".strip()
+    return prepare(subset(examples, setup.settings.eval_examples), setup.tokenizer), ""

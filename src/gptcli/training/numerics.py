@@ -1,0 +1,122 @@
+"""What decides the bits of the arithmetic: device, precision, kernels, threads. Chosen once, kept on resume."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, fields, replace
+
+import torch
+
+from gptcli.distributed.runtime import Ranks, n_cores
+from gptcli.errors import UserError
+from gptcli.optim.adamw import has_fused
+from gptcli.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """The choices that a resume on the same hardware repeats, so that it repeats the arithmetic."""
+
+    hardware: str
+    precision: str  # "fp32" or "bf16"
+    matmul_precision: str
+    compile: bool
+    fused_adamw: bool
+    threads: int
+
+    def apply(self) -> None:
+        """Set the process-wide switches of torch."""
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.set_num_threads(self.threads)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """The context that forward passes run in: master weights stay in fp32, matrix products are in `precision`."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+
+    def as_dict(self) -> dict[str, object]:
+        """For the checkpoint."""
+        return asdict(self)
+
+
+def choose(settings: TrainSettings, device: torch.device, ranks: Ranks) -> tuple[Numerics, list[str]]:
+    """The choices for this device by its capabilities, and notes on what was asked for and can't be had.
+
+    Raises UserError where `--compile on` can't be kept.
+    """
+    notes: list[str] = []
+    compiled = settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda")
+    if compiled and (reason := _compile_fault(device)):
+        if settings.compile == "on":
+            raise UserError(f"--compile on: torch.compile does not work here ({reason}).", "Leave --compile at auto.")
+        compiled = False
+        notes.append(f"torch.compile does not work here ({reason}); training goes on without it.")
+    return Numerics(
+        hardware=_hardware(device, ranks),
+        precision="bf16" if _computes_bf16(device) else "fp32",
+        matmul_precision=settings.torch_matmul_precision,
+        compile=compiled,
+        fused_adamw=has_fused(device),
+        threads=max(1, n_cores() // ranks.local_world_size),
+    ), notes
+
+
+def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettings) -> tuple[Numerics, list[str]]:
+    """On the hardware that wrote a checkpoint its recorded choices stand, but for options given now; elsewhere the
+    fresh ones do. Returns them and notes on what changes."""
+    known = {field.name for field in fields(Numerics)}
+    before = Numerics(**{**chosen.as_dict(), **{k: v for k, v in recorded.items() if k in known}})  # type: ignore[arg-type]
+    if before.hardware == chosen.hardware:
+        kept = before
+        if "torch_matmul_precision" in settings.model_fields_set:
+            kept = replace(kept, matmul_precision=chosen.matmul_precision)
+        if "compile" in settings.model_fields_set:
+            kept = replace(kept, compile=chosen.compile)
+    else:
+        kept = chosen
+    changes = [
+        f"{field.name.replace('_', ' ')} was {getattr(before, field.name)}, is {getattr(kept, field.name)}"
+        for field in fields(Numerics)
+        if getattr(before, field.name) != getattr(kept, field.name)
+    ]
+    return kept, [
+        f"Since the last call: {'; '.join(changes)}. Results may differ in the last digits."
+    ] if changes else []
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """bf16 where the hardware has units for it: CUDA from Ampere on, CPUs with AMX. CPUs that only convert are slower
+    in bf16 than in fp32 (measured: half the speed on AVX-512 without AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities: dict[str, object] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # newer than the oldest torch that we take
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16"))
+
+
+def _hardware(device: torch.device, ranks: Ranks) -> str:
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "mps":
+        name = f"Apple GPU, {platform.machine()}"
+    else:
+        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {n_cores()} cores"
+    return f"{ranks.world_size} × {name}"
+
+
+def _compile_fault(device: torch.device) -> str:
+    """Why torch.compile can't be used on this machine; empty when a trial worked."""
+
+    def probe(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(x) * 2
+
+    try:
+        torch.compile(probe)(torch.ones(8, device=device))
+    except Exception as error:  # noqa: BLE001 (the compilers behind it raise what they like)
+        return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    return ""

@@ -1,0 +1,259 @@
+"""From settings to everything a run has decided before its first step. Nothing here computes or writes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gptcli.data.order import n_windows
+from gptcli.data.shards import Shards, open_shards
+from gptcli.distributed.launch import check_processes
+from gptcli.distributed.runtime import Ranks, detect, resolve_device
+from gptcli.errors import Fault, UserError, nearest, raise_if
+from gptcli.model.config import GPTConfig, padded_vocabulary
+from gptcli.model.huggingface import read_model
+from gptcli.model.locate import locate_model
+from gptcli.settings import TrainSettings, data_folder
+from gptcli.tokenizer import Tokenizer, get_tokenizer
+from gptcli.tokenizer_files import GPT2_VOCABULARIES
+
+METRICS = ("hellaswag",)
+ORIGINAL_STEPS = 19_073  # 10 B tokens in steps of 2**19
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run will do, resolved. What is counted in windows is counted in sequences of `length`."""
+
+    settings: TrainSettings
+    config: GPTConfig
+    init_from: Path | None
+    shards: Shards
+    tokenizer: Tokenizer | None
+    length: int
+    train_windows: int
+    val_windows: int
+    windows_per_step: int
+    steps: int
+    warmup: int
+    metrics: tuple[str, ...]
+    metrics_asked_for: bool
+    notes: tuple[str, ...]
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of one optimiser step, over all processes."""
+        return self.windows_per_step * self.length
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches that each of `world_size` processes adds up in a step."""
+        return self.windows_per_step // (self.settings.n_batches * world_size)
+
+
+def preflight(settings: TrainSettings) -> None:
+    """Check a call before its processes are started. Raises what `prepare` raises, and UsageError for --gpus."""
+    prepare(settings, Ranks(world_size=settings.gpus))
+
+
+def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
+    """Resolve `settings` for the processes `ranks`. Raises UsageError with everything that is wrong with them."""
+    ranks = ranks or detect()
+    faults: list[Fault] = []
+    notes: list[str] = []
+
+    def collect(error: UserError) -> None:
+        faults.extend(error.faults)
+
+    try:
+        resolve_device(settings.device, 0)
+        if not ranks.launched:
+            check_processes(ranks.world_size, settings.device)
+    except UserError as error:
+        collect(error)
+    metrics = _metrics(settings, faults)
+    shards = None
+    try:
+        shards = open_shards(data_folder(settings.data_root))
+    except UserError as error:
+        collect(error)
+    tokenizer = None
+    config, init_from = None, None
+    try:
+        if shards:
+            tokenizer = _tokenizer_of(shards, notes)
+        config, init_from = _model(settings, shards, tokenizer)
+    except UserError as error:
+        collect(error)
+    if settings.hellaswag_data and not Path(settings.hellaswag_data).is_file():
+        faults.append(Fault(f"--hellaswag-data: there is no file {settings.hellaswag_data}."))
+    length = settings.n_tokens or (config.context_length if config else settings.context_length)
+    if config and length > config.context_length:
+        faults.append(
+            Fault(
+                f"--n-tokens {length} is longer than --context-length {config.context_length}.",
+                "Sequences can't be longer than the context.",
+            )
+        )
+    _check_batch(settings, length, ranks.world_size, faults)
+    if settings.min_lr > settings.max_lr:
+        faults.append(Fault(f"--min-lr {settings.min_lr:g} is above --max-lr {settings.max_lr:g}."))
+    raise_if(faults)
+    assert shards
+    assert config
+    windows_per_step = settings.total_batch_size // length
+    train_windows = n_windows(len(shards.split("train")), length)
+    steps = _steps(settings, train_windows, windows_per_step, faults)
+    raise_if(faults)
+    warmup = _warmup(settings, steps, notes, faults)
+    raise_if(faults)
+    return Setup(
+        settings=settings,
+        config=config,
+        init_from=init_from,
+        shards=shards,
+        tokenizer=tokenizer,
+        length=length,
+        train_windows=train_windows,
+        val_windows=min(settings.eval_iters * windows_per_step, n_windows(len(shards.split("val")), length)),
+        windows_per_step=windows_per_step,
+        steps=steps,
+        warmup=warmup,
+        metrics=metrics,
+        metrics_asked_for="metrics" in settings.model_fields_set or settings.hellaswag_data is not None,
+        notes=tuple(notes),
+    )
+
+
+def _metrics(settings: TrainSettings, faults: list[Fault]) -> tuple[str, ...]:
+    names = tuple(name.lower() for name in settings.metrics)
+    if names in ((), ("none",)):
+        return ()
+    for name in names:
+        if name not in METRICS:
+            close = nearest(name, (*METRICS, "none"))
+            hint = f"Did you mean '{close}'?" if close else f"Known are {', '.join(METRICS)} and none."
+            faults.append(Fault(f"--metrics: there is no metric called '{name}'.", hint))
+    return tuple(dict.fromkeys(names))
+
+
+def _tokenizer_of(shards: Shards, notes: list[str]) -> Tokenizer | None:
+    if shards.tokenizer_name:
+        return get_tokenizer(shards.tokenizer_name)
+    if shards.vocab_size is None:
+        notes.append(f"{shards.folder} has no manifest; its tokens are taken as gpt2's.")
+        return get_tokenizer("gpt2")
+    return get_tokenizer("gpt2") if shards.vocab_size in GPT2_VOCABULARIES else None
+
+
+def _model(
+    settings: TrainSettings, shards: Shards | None, tokenizer: Tokenizer | None
+) -> tuple[GPTConfig, Path | None]:
+    """The network's shape: by the options, or of the weights to start from, which options may not contradict."""
+    vocabulary = tokenizer.vocab_size if tokenizer else (shards.vocab_size if shards else None)
+    faults: list[Fault] = []
+    if settings.vocab_size and vocabulary and settings.vocab_size < vocabulary:
+        faults.append(
+            Fault(
+                f"--vocab-size {settings.vocab_size:,} is too small: the data has {vocabulary:,} different tokens.",
+                f"Leave it out to get {padded_vocabulary(vocabulary):,}.",
+            )
+        )
+    raise_if(faults)
+    asked = GPTConfig(
+        vocab_size=settings.vocab_size or padded_vocabulary(vocabulary or 50_257),
+        emb_dim=settings.emb_dim,
+        context_length=settings.context_length,
+        n_layers=settings.n_layers,
+        n_heads=settings.n_heads,
+        qkv_bias=settings.qkv_bias,
+        drop_rate=settings.drop_rate,
+        tie_embeddings=settings.tie_embeddings,
+    )
+    if settings.init_from is None:
+        return asked, None
+    folder = locate_model(settings.init_from)
+    config = replace(read_model(folder).config, drop_rate=settings.drop_rate)
+    shape = ("vocab_size", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "tie_embeddings")
+    for name in shape:
+        given, is_so = getattr(settings, name), getattr(config, name)
+        if name in settings.model_fields_set and given is not None and given != is_so:
+            option = "--" + name.replace("_", "-")
+            faults.append(Fault(f"{option} is {given}, but {settings.init_from} has {is_so}.", f"Leave {option} out."))
+    if vocabulary and config.vocab_size < vocabulary:
+        faults.append(
+            Fault(
+                f"{settings.init_from} knows {config.vocab_size:,} tokens, the data has {vocabulary:,}.",
+                "Tokenize the text with that model's tokenizer.",
+            )
+        )
+    raise_if(faults)
+    return config, folder
+
+
+def _check_batch(settings: TrainSettings, length: int, processes: int, faults: list[Fault]) -> None:
+    micro_batch = settings.n_batches * length * processes
+    total = settings.total_batch_size
+    if total % micro_batch == 0:
+        return
+    below = total - total % micro_batch
+    nearest_totals = [str(size) for size in (below, below + micro_batch) if size]
+    product = f"--n-batches {settings.n_batches} × {length} tokens"
+    product += f" × {processes} processes" if processes > 1 else ""
+    faults.append(
+        Fault(
+            f"--total-batch-size {total} can't be divided by a micro-batch of {product} = {micro_batch} tokens.",
+            f"The nearest that can: {' or '.join(nearest_totals)}; or choose another --n-batches.",
+        )
+    )
+
+
+def _steps(settings: TrainSettings, windows: int, windows_per_step: int, faults: list[Fault]) -> int:
+    """How long the run is: the rules of --max-iters and --n-epochs."""
+    if windows == 0:
+        faults.append(
+            Fault(
+                "The training split is shorter than one sequence.",
+                "Tokenize more text, or train with a smaller --context-length.",
+            )
+        )
+        return 0
+    if settings.max_iters and settings.n_epochs is None:
+        return settings.max_iters
+    passes = settings.n_epochs or 1.0
+    steps = math.floor(passes * windows / windows_per_step)
+    limit = settings.max_iters or (steps if settings.n_epochs else ORIGINAL_STEPS)
+    if steps == 0:
+        faults.append(
+            Fault(
+                f"{passes:g} pass over the training data ({windows * settings.total_batch_size // windows_per_step:,}"
+                f" tokens) is less than one step of {settings.total_batch_size:,} tokens.",
+                "Choose a smaller --total-batch-size, or say how long to train with --max-iters.",
+            )
+        )
+    return min(limit, steps)
+
+
+def _warmup(settings: TrainSettings, steps: int, notes: list[str], faults: list[Fault]) -> int:
+    """A default warm-up that would not end in time is shortened; one that was asked for is not."""
+    warmup = settings.warmup_iters
+    if warmup < steps:
+        return warmup
+    if "warmup_iters" in settings.model_fields_set:
+        faults.append(
+            Fault(
+                f"--warmup-iters {warmup} does not end within the run's {steps} steps.",
+                f"Try --warmup-iters {steps // 10}.",
+            )
+        )
+        return 0
+    notes.append(f"The run has {steps} steps, so warm-up takes {steps // 10} in place of {warmup}.")
+    return steps // 10
+
+
+def describe_model(config: GPTConfig, parameters: int) -> str:
+    """One line on a network."""
+    return (
+        f"{parameters:,} parameters: {config.n_layers} layers, {config.n_heads} heads, width {config.emb_dim}, "
+        f"context {config.context_length}, vocabulary {config.vocab_size:,}"
+    )

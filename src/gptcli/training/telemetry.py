@@ -1,0 +1,83 @@
+"""How fast and how large: arithmetic done, memory taken, and the share of the hardware's peak that is used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from gptcli.model.config import GPTConfig
+
+# Dense bf16 peaks in FLOP/s by a part of the name that CUDA reports, from the makers' data sheets.
+# The first match counts, so longer names stand before those they contain.
+PEAK_FLOPS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989.4e12,
+    "H200": 989.4e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "A10G": 70e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "RTX 4090": 165.2e12,
+    "RTX 3090": 71e12,
+}
+
+
+def flops_per_token(config: GPTConfig, parameters: int, length: int) -> int:
+    """Floating-point operations to train on one token: 6 for each weight that is multiplied with (Kaplan et al. 2020),
+    and 12·layers·width·length for attention, which the weights don't hold (Chowdhery et al. 2022, appendix B).
+
+    Embeddings are looked up, not multiplied; a tied token embedding is the head's matrix and counts.
+    """
+    looked_up = config.context_length * config.emb_dim
+    if not config.tie_embeddings:
+        looked_up += config.vocab_size * config.emb_dim
+    return 6 * (parameters - looked_up) + 12 * config.n_layers * config.emb_dim * length
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The device's dense bf16 peak in FLOP/s, None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+
+
+class PeakMemory:
+    """Peak memory of the run in bytes: what CUDA has allocated at most, or how far this process' peak resident size
+    lies above its size when the run began, before its model was built. None where the platform doesn't tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._before = _resident()
+
+    def bytes(self) -> int | None:
+        """The peak so far."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device)
+        peak = _peak_resident()
+        return max(0, peak - self._before) if peak is not None and self._before is not None else None
+
+
+def _resident() -> int | None:
+    """Resident size now: exact on Linux, elsewhere the peak so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return _peak_resident()
+
+
+def _peak_resident() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
