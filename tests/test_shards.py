@@ -154,7 +154,8 @@ def test_a_manifest_is_held_against_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "{}", '{"format_version": 1}', b"\xff\xfe", '{"format_version": "1"}'],
+    "content",
+    ["", "{", "[]", "{}", '{"format_version": 1}', b"\xff\xfe", '{"format_version": "1"}'],
 )
 def test_a_damaged_manifest_is_told(tmp_path: Path, content: str | bytes) -> None:
     data = content if isinstance(content, bytes) else content.encode()

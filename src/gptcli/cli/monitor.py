@@ -44,14 +44,20 @@ class Quiet:
             case Started():
                 self.started(event)
             case Note(message=message):
-                self.out.print(f"note: {message}", style="yellow")
+                self.line(f"note: {message}", "yellow")
+
+    def line(self, text: str, style: str = "") -> None:
+        from rich.text import Text
+
+        # Styled as a text: a style given to print() would colour the bar that is drawn again beneath it too.
+        self.out.print(Text(text, style=style))
 
     def started(self, event: Started) -> None:
         width = max((len(name) for name in event.facts), default=0)
         for name, value in event.facts.items():
-            self.out.print(f"{name:<{width}}  {value}")
+            self.line(f"{name:<{width}}  {value}")
         if event.step:
-            self.out.print(f"Continuing after step {event.step:,} of {event.steps:,}.")
+            self.line(f"Continuing after step {event.step:,} of {event.steps:,}.")
 
 
 class Lines(Quiet):
@@ -61,34 +67,41 @@ class Lines(Quiet):
         super().__init__(out)
         self.interval = Interval(clock=clock)
         self.clock = clock
-        self.first = self.steps = 0
-        self.began = clock()
+        self.steps = self.tokens_per_step = 0
+        self.first: tuple[int, float] | None = None  # the first step of this call, and when it was done
 
     def __call__(self, event: Event) -> None:
         match event:
             case StepDone():
                 self.step_done(event)
             case Evaluated():
-                self.out.print(_evaluated(event), style="bold")
+                self.line(_evaluated(event), "bold")
             case Sampled():
-                self.out.print(f"step {event.step:,}  sample: {event.prompt}{event.text}", style="dim")
+                self.line(f"step {event.step:,}  sample: {event.prompt}{event.text}", "dim")
             case Saved():
-                self.out.print(f"step {event.step:,}  saved {event.path}")
+                self.line(f"step {event.step:,}  saved {event.path}")
             case _:
                 super().__call__(event)
 
     def started(self, event: Started) -> None:
         super().started(event)
-        self.first, self.steps, self.began = event.step, event.steps, self.clock()
+        self.steps, self.tokens_per_step = event.steps, event.tokens_per_step
 
-    def left(self, step: int) -> str:
-        """Time to the end at the pace of this call so far, its evaluations and savings included."""
-        pace = (self.clock() - self.began) / max(1, step - self.first)
-        return f"{duration(pace * (self.steps - step))} left"
+    def left(self, event: StepDone) -> str:
+        """Time to the end at the pace since the first step of this call, with its evaluations and checkpoints."""
+        if self.first is None:
+            self.first = (event.step, self.clock())
+        step, since = self.first
+        if event.step > step:
+            pace = (self.clock() - since) / (event.step - step)
+        else:
+            pace = self.tokens_per_step / max(event.tokens_per_second, 1e-9)
+        return f"{duration(pace * (self.steps - event.step))} left"
 
     def step_done(self, event: StepDone) -> None:
+        left = self.left(event)
         if self.interval.due() or event.step == self.steps:
-            self.out.print(f"step {event.step:,}/{self.steps:,}  {_figures(event)}  {self.left(event.step)}")
+            self.line(f"step {event.step:,}/{self.steps:,}  {_figures(event)}  {left}")
 
 
 class Bar(Lines):
@@ -109,7 +122,7 @@ class Bar(Lines):
                 self.task,
                 completed=event.step,
                 description=f"step {event.step:,}/{self.steps:,}",
-                text=f"{_figures(event)}  {self.left(event.step)}",
+                text=f"{_figures(event)}  {self.left(event)}",
             )
 
 

@@ -35,6 +35,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 shard`, `1,200 shards`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def short(number: float) -> str:
     """`950`, `12.3k`, `4.56M`, `7.89G`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptcli.cli import report
 from gptcli.cli.options import Call
-from gptcli.cli.progress import Interval, bar, duration, short
+from gptcli.cli.progress import Interval, bar, count, duration, short
 from gptcli.settings import TokenizeSettings, data_folder
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def as_json(summary: Summary) -> dict[str, Any]:
 def describe(summary: Summary) -> str:
     """The one line at the end."""
     made = "was there already" if summary.already_done else f"in {duration(summary.seconds)}"
+    documents, shards = count(summary.documents, "document"), count(summary.shards, "shard")
     return (
-        f"{summary.folder}: {summary.documents:,} documents, {summary.tokens:,} tokens "
-        f"({summary.train_tokens:,} train, {summary.val_tokens:,} validation) in {summary.shards} shards; {made}"
+        f"{summary.folder}: {documents}, {summary.tokens:,} tokens "
+        f"({summary.train_tokens:,} train, {summary.val_tokens:,} validation) in {shards}; {made}"
     )
 
 
@@ -71,7 +72,7 @@ def _verify(folder: Path, call: Call) -> int:
     checked = verify(folder)
     if call.json:
         report.print_json({"folder": str(folder), "shards": checked.shards, "tokens": checked.tokens})
-    report.say(f"{checked.shards:,} shards with {checked.tokens:,} tokens are as the manifest says.")
+    report.say(f"{count(checked.shards, 'shard')} with {checked.tokens:,} tokens: all as the manifest says.")
     return report.DONE
 
 
@@ -101,7 +102,7 @@ def figures(progress: Progress) -> str:
     """Documents, text, rates, shard and time left, where the whole is known."""
     seconds = max(progress.seconds, 1e-9)
     parts = [
-        f"{progress.documents:,} documents",
+        count(progress.documents, "document"),
         f"{progress.bytes / 1e6:,.1f} MB",
         f"{short(progress.tokens / seconds)} tokens/s",
         f"{progress.bytes / 1e6 / seconds:,.1f} MB/s",
@@ -109,4 +110,4 @@ def figures(progress: Progress) -> str:
     ]
     if progress.total_bytes and progress.bytes:
         parts.append(f"{duration(seconds * (progress.total_bytes / progress.bytes - 1))} left")
-    return "  ".join(parts)
+    return "  ".join(part for part in parts if part)

@@ -123,9 +123,16 @@ class _Meter:
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
-    def add(self, batch: EncodedBatch, tokens: int, shard: str) -> None:
-        documents, n_bytes = self.at.documents + batch.documents, self.at.bytes + batch.bytes
-        self.at = Progress(documents, n_bytes, tokens, self.at.total_bytes, shard, self.seconds)
+    def add(self, batch: EncodedBatch, shard: str) -> None:
+        at = self.at
+        self.at = Progress(
+            at.documents + batch.documents,
+            at.bytes + batch.bytes,
+            at.tokens + batch.ids.size,
+            at.total_bytes,
+            shard,
+            self.seconds,
+        )
         if self._listener:
             self._listener(self.at)
 
@@ -140,8 +147,8 @@ def _write(folder: Path, source: Source, encoder: BulkEncoder, settings: Tokeniz
         closing(encode_all(documents, encoder, settings.workers or _cores())) as batches,
     ):
         for batch in batches:
+            meter.add(batch, writer.shard_name)
             writer.append(batch.ids)
-            meter.add(batch, writer.tokens, writer.shard_name)
         if meter.at.bytes == 0:
             raise UsageError("The sources hold no text.", "Give files that are not empty.")
         shards = writer.finish()

@@ -81,7 +81,10 @@ def open_source(settings: TokenizeSettings) -> Source:
     reading = Reading(settings.text_column, separator)
     faults: list[Fault] = []
     found = [path for argument in settings.sources for path in _expand(argument, faults)]
-    files = tuple({path.resolve(): path for path in reversed(found)}.values())[::-1]  # each once, where it comes first
+    each_once: dict[Path, Path] = {}
+    for path in found:
+        each_once.setdefault(path.resolve(), path)
+    files = tuple(each_once.values())
     for path in files:
         fault = parquet_fault(path, reading.text_column) if path.suffix.lower() == ".parquet" else _fault(path)
         if fault:

@@ -58,7 +58,7 @@ def launch(argv: Sequence[str], processes: int) -> int:
         ]
     )
     share_cores(processes)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)  # this process only launches: what its ranks have to say they say themselves
     try:
         run(args)  # type: ignore[no-untyped-call]  # torch has no types here
     except ChildFailedError as error:

@@ -18,6 +18,8 @@ from gptcli.inference.logprobs import target_logprobs
 from gptcli.settings import EvalSettings, data_folder
 from gptcli.tokenizer import Tokenizer
 
+_LARGEST_EXPONENT = 700.0  # beyond, the perplexity of a broken model is no number that JSON has
+
 
 def bytes_of_tokens(tokenizer: Tokenizer) -> Indices:
     """UTF-8 bytes of each id, (V,). The end-of-text token is no text and has none."""
@@ -44,8 +46,7 @@ def validation_loss(
             f"one window of this model takes {length + 1:,}.",
             "Tokenize again with a larger --val-tokens.",
         )
-    known = model.tokenizer if shards.tokenizer_name is not None else None
-    sizes = bytes_of_tokens(known) if known else None
+    sizes = bytes_of_tokens(model.tokenizer) if model.tokenizer else None
     per_batch = max(1, batch_tokens // length)
     nats, n_bytes = 0.0, 0
     for start in range(0, n, per_batch):
@@ -59,12 +60,13 @@ def validation_loss(
     loss = nats / tokens
     figures = {
         "loss": loss,
-        "perplexity": math.exp(loss),
+        "perplexity": math.exp(loss) if loss < _LARGEST_EXPONENT else None,
         "bits_per_byte": nats / math.log(2) / n_bytes if n_bytes else None,
         "tokens": tokens,
     }
-    notes = [] if known else ["The tokenizer is not known on both sides, so there are no bits per byte."]
-    return Measured(n, truncated=0, figures=figures, notes=notes)
+    taken = model.tokenizer is not None and shards.tokenizer_name is None
+    note = f"{shards.folder} does not name its tokenizer; its ids are taken as the model's." if taken else ""
+    return Measured(n, truncated=0, figures=figures, notes=[note] if note else [])
 
 
 @torch.inference_mode()
@@ -82,6 +84,10 @@ def check_same_tokenizer(model: ModelFacts, shards: Shards) -> None:
     hint = "Tokenize the text with the model's tokenizer: gpt tokenize --tokenizer-model NAME."
     if theirs is not None and ours is not None and theirs != ours:
         raise UsageError(f"{shards.folder} is tokenized with '{theirs}', the model {model.folder} with '{ours}'.", hint)
+    if model.tokenizer and shards.manifest and shards.manifest.tokenizer.sha256 != model.tokenizer.sha256:
+        raise UsageError(
+            f"{shards.folder} and the model {model.folder} have different vocabularies called '{ours}'.", hint
+        )
     rows = model.config.vocab_size
     if shards.vocab_size is not None and shards.vocab_size > rows:
         raise UsageError(

@@ -42,7 +42,8 @@ def row_generators(seed: int | None, rows: range) -> list[torch.Generator]:
     `seed` None draws a new one from the operating system; torch's own generators are left alone in any case.
     """
     seed = secrets.randbits(63) if seed is None else seed
-    states = [np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0] for row in rows]
+    # The row as spawn key: in one list with the seed, seed 2**32 and row 0 would be seed 0 and row 1.
+    states = [np.random.SeedSequence(seed, spawn_key=(row,)).generate_state(1, np.uint64)[0] for row in rows]
     return [torch.Generator().manual_seed(int(state >> np.uint64(1))) for state in states]
 
 

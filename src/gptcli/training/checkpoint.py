@@ -40,7 +40,8 @@ class Progress:
     seconds: float
     seed: int
     steps: int
-    evaluation_due: bool
+    evaluation_due: bool  # stopped before the evaluation, or the sample, of this step was done
+    sample_due: bool
     numerics: dict[str, Any]
 
 

@@ -69,9 +69,9 @@ class Evaluator:
         return {"acc": summary.acc, "acc_norm": summary.acc_norm, "n": summary.n}
 
     def sample(self, step: int) -> tuple[str, str, list[int]] | None:
-        """Prompt, completion and its ids by the model as it is; None without a tokenizer, or when it was stopped."""
+        """Prompt, completion and its ids by the model as it is; None without a tokenizer."""
         tokenizer = self.setup.tokenizer
-        if tokenizer is None or self.stop():
+        if tokenizer is None:
             return None
         with self.trainee.numerics.autocast(self.trainee.group.device):
             ids = complete(

@@ -45,6 +45,7 @@ class Loop:
     start: Progress | None
     _step: int = field(init=False)
     _evaluation_due: bool = field(init=False)
+    _sample_due: bool = field(init=False)
     _val_loss: float | None = field(init=False, default=None)
     _unread: _Unread | None = field(init=False, default=None)
     _saved: Path | None = field(init=False, default=None)
@@ -53,6 +54,7 @@ class Loop:
         self._run = Path(self.setup.settings.log_dir)
         self._step = self.start.step if self.start else 0
         self._evaluation_due = self.start.evaluation_due if self.start else True  # validation begins at step 0
+        self._sample_due = self.start.sample_due if self.start else False
         self._began = time.monotonic() - (self.start.seconds if self.start else 0.0)
         config, parameters = self.setup.config, self.trainee.model.n_parameters()
         self._flops_per_step = flops_per_token(config, parameters, self.setup.length) * self.setup.tokens_per_step
@@ -61,22 +63,19 @@ class Loop:
     def run(self) -> TrainResult:
         """Train until the run is complete or a signal asks to stop; either way it ends with a checkpoint."""
         settings, group = self.setup.settings, self.trainee.group
-        if self._evaluation_due:
-            self._evaluate()
+        self._measure()  # what an earlier call was stopped before
         while self._step < self.setup.steps and not group.any(bool(self.stop)):
             if not self._take_step():
                 break
             last = self._step == self.setup.steps
             self._evaluation_due = last or self._step % settings.eval_every == 0
-            if self._evaluation_due:
-                self._evaluate()
-            if last or self._step % settings.sample_every == 0:
-                self._sample()
+            self._sample_due = last or self._step % settings.sample_every == 0
+            self._measure()
             if not last and self._step % settings.save_every == 0:
                 self._save()
         self._read()
         self._save()
-        complete = self._step == self.setup.steps and not self._evaluation_due
+        complete = self._step == self.setup.steps and not (self._evaluation_due or self._sample_due)
         # Ranks that no signal reached stop with those that one did, and for the same reason.
         signals = [number for number in group.gather(self.stop.received) if number is not None]
         signal = signals[0] if signals and not complete else None
@@ -152,9 +151,16 @@ class Loop:
             + (f"; {good[-1]} is from before it." if good else "; no checkpoint was written yet."),
         )
 
-    def _evaluate(self) -> None:
-        """Validation loss and HellaSwag of the model as it is; `_evaluation_due` stays set when it was stopped."""
+    def _measure(self) -> None:
+        """What is due at this step; it stays due where the run is asked to stop, and a later call does it first."""
         self._read()
+        if self._evaluation_due:
+            self._evaluate()
+        if self._sample_due and not self.trainee.group.any(bool(self.stop)):
+            self._sample()
+            self._sample_due = False
+
+    def _evaluate(self) -> None:
         val_loss = self.evaluator.validation_loss()
         if val_loss is None:
             return
@@ -174,7 +180,6 @@ class Loop:
         self.tell(Evaluated(self._step, kind, values))
 
     def _sample(self) -> None:
-        self._read()
         if not self.trainee.group.ranks.is_main:
             return
         sampled = self.evaluator.sample(self._step)
@@ -203,6 +208,7 @@ class Loop:
             seed=self.setup.settings.seed,
             steps=self.setup.steps,
             evaluation_due=self._evaluation_due,
+            sample_due=self._sample_due,
             numerics=self.trainee.numerics.as_dict(),
         )
         self._saved = self.trainee.group.on_main(

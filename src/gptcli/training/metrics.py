@@ -33,7 +33,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def keep_rows(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     """Drop the rows that are not `wanted`: what was logged past the checkpoint that a run resumes from."""
-    if not file.exists():
-        return
-    rows = [row for row in read(file) if wanted(row)]
-    write_bytes(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    rows = read(file)
+    kept = [row for row in rows if wanted(row)]
+    if len(kept) < len(rows):
+        write_bytes(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode())

@@ -160,15 +160,16 @@ def _drop_rows_past(run: Path, progress: Progress | None) -> None:
         at = row.get("step")
         if not isinstance(at, int) or at > step:
             return False
-        due_again = progress is not None and progress.evaluation_due and at == step
-        return not (due_again and row.get("kind") in ("val", "hellaswag"))
+        if progress and at == step and row.get("kind") in ("val", "hellaswag"):
+            return not progress.evaluation_due
+        return True
 
     for name in (metrics.METRICS, metrics.SAMPLES):
         metrics.keep_rows(run / name, stays)
 
 
 def _is_finished(progress: Progress, setup: Setup) -> bool:
-    return progress.step >= setup.steps and not progress.evaluation_due
+    return progress.step >= setup.steps and not (progress.evaluation_due or progress.sample_due)
 
 
 def _last_val_loss(run: Path) -> float | None:

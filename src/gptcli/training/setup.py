@@ -14,6 +14,7 @@ from gptcli.errors import Fault, UserError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
 from gptcli.model.huggingface import read_model
 from gptcli.model.locate import locate_model
+from gptcli.presets import PRESETS
 from gptcli.settings import TrainSettings, data_folder
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer_files import GPT2_VOCABULARIES
@@ -200,10 +201,12 @@ def _check_batch(settings: TrainSettings, length: int, processes: int, faults: l
     nearest_totals = [str(size) for size in (below, below + micro_batch) if size]
     product = f"--n-batches {settings.n_batches} × {length} tokens"
     product += f" × {processes} processes" if processes > 1 else ""
+    smaller = [size for size in range(settings.n_batches, 0, -1) if total % (size * length * processes) == 0]
     faults.append(
         Fault(
             f"--total-batch-size {total} can't be divided by a micro-batch of {product} = {micro_batch} tokens.",
-            f"The nearest that can: {' or '.join(nearest_totals)}; or choose another --n-batches.",
+            f"The nearest that can: {' or '.join(nearest_totals)}"
+            + (f"; or keep it with --n-batches {smaller[0]}." if smaller else "."),
         )
     )
 
@@ -235,11 +238,12 @@ def _steps(settings: TrainSettings, windows: int, windows_per_step: int, faults:
 
 
 def _warmup(settings: TrainSettings, steps: int, notes: list[str], faults: list[Fault]) -> int:
-    """A default warm-up that would not end in time is shortened; one that was asked for is not."""
+    """A warm-up by default or preset that would not end in time is shortened; one that was asked for is not."""
     warmup = settings.warmup_iters
     if warmup < steps:
         return warmup
-    if "warmup_iters" in settings.model_fields_set:
+    of_preset = PRESETS.get(settings.preset or "", {}).get("warmup_iters")
+    if "warmup_iters" in settings.model_fields_set and warmup != of_preset:
         faults.append(
             Fault(
                 f"--warmup-iters {warmup} does not end within the run's {steps} steps.",

@@ -1,0 +1,164 @@
+"""What tokenize, eval, generate and plot print, and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gptcli.settings import EvalSettings, PlotSettings, TokenizeSettings
+
+
+@dataclass
+class FakeSummary:
+    folder: Path = Path("data/books")
+    documents: int = 3
+    tokens: int = 100
+    bytes: int = 400
+    train_tokens: int = 90
+    val_tokens: int = 10
+    shards: int = 2
+    seconds: float = 2.0
+    already_done: bool = False
+    moved_to: Path | None = Path("data/books.1")
+
+
+def test_tokenize_tells_its_folder_first_and_its_summary_last(gpt: Any, stub: Any) -> None:
+    def tokenize(settings: TokenizeSettings, progress: Any) -> FakeSummary:
+        progress(
+            SimpleNamespace(
+                documents=2, bytes=2_000_000, tokens=50, total_bytes=4_000_000, shard="val_000000.npy", seconds=1.0
+            )
+        )
+        return FakeSummary()
+
+    stub("gptcli.data.pipeline", tokenize=tokenize)
+    result = gpt("tokenize", "books.txt", "--local-dir", "books")
+    first, progress, note, last = result.err.splitlines()
+    assert first == f"Folder: {Path('data/books')}"
+    assert progress == "2 documents  2.0 MB  50 tokens/s  2.0 MB/s  val_000000.npy  0:01 left"
+    assert "3 documents, 100 tokens (90 train, 10 validation) in 2 shards" in last
+    assert note == f"note: what was in {Path('data/books')} now lies in {Path('data/books.1')}"
+    assert result.out == ""
+    document = json.loads(gpt("tokenize", "--json").out)
+    assert document["tokens_per_second"] == 50.0
+    assert document["already_done"] is False
+    assert document["folder"] == str(Path("data/books"))
+
+
+class FakeModel:
+    """Says two words. Its second sample differs from its first."""
+
+    tokenizer: Any = object()
+    notes = ("vocabulary taken for gpt2",)
+
+    def __init__(self) -> None:
+        self.options: list[dict[str, Any]] = []
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+        self.options.append(options)
+        yield from (" one", " two")
+
+    def generate_many(self, prompt: str, n: int, **options: Any) -> list[Any]:
+        self.options.append(options)
+        return [SimpleNamespace(text=f" one {i}", ids=[1, i], finish_reason="length") for i in range(n)]
+
+
+@pytest.fixture
+def model(stub: Any) -> FakeModel:
+    fake = FakeModel()
+    stub("gptcli.inference.load", load=lambda model, weights, device: fake)
+    return fake
+
+
+def test_generate_writes_prompt_and_completion_to_standard_output_and_notes_elsewhere(
+    gpt: Any, model: FakeModel
+) -> None:
+    result = gpt("generate", "Say", "--top-k", "0", "--seed", "3")
+    assert (result.code, result.out) == (0, "Say one two\n")
+    assert "vocabulary taken for gpt2" in result.err
+    assert (model.options[0]["top_k"], model.options[0]["seed"]) == (None, 3)
+
+
+def test_several_samples_stand_under_separators_that_are_not_part_of_the_text(gpt: Any, model: FakeModel) -> None:
+    result = gpt("generate", "Say", "--num-samples", "2")
+    assert result.out == "Say one 0\nSay one 1\n"
+    assert "sample 2 of 2" in result.err
+
+
+def test_generate_in_json_is_one_document(gpt: Any, model: FakeModel) -> None:
+    document = json.loads(gpt("generate", "Say", "--num-samples", "2", "--json").out)
+    assert list(document) == ["prompt", "samples", "tokens_per_second"]
+    assert document["samples"][1] == {"text": " one 1", "ids": [1, 1], "finish_reason": "length"}
+
+
+def test_plot_prints_the_path_of_the_figure(gpt: Any, stub: Any) -> None:
+    stub("gptcli.plotting", plot=lambda log_dir, output: output or log_dir / "plots" / "training.png")
+    assert gpt("plot").out == f"{Path('log/plots/training.png')}\n"
+    assert gpt("plot", "other", "--output", "x.svg").out == "x.svg\n"
+    assert PlotSettings().log_dir == "log"
+
+
+def scored(task: str, **figures: float) -> Any:
+    """A result of `evaluate` on 200 examples."""
+    document = {"task": task, "style": "completion", "model": "log", "n": 200, **figures}
+    measured = SimpleNamespace(n=200, truncated=3, figures=figures)
+    return SimpleNamespace(
+        task=task,
+        style="completion",
+        model="log",
+        measured=measured,
+        seconds=61.0,
+        notes=["told once"],
+        as_dict=lambda: document,
+    )
+
+
+@pytest.fixture
+def results(stub: Any) -> list[Any]:
+    """What `evaluate` gives."""
+    given: list[Any] = []
+
+    def evaluate(settings: EvalSettings, progress: Any) -> list[Any]:
+        progress(100, 200, "hellaswag")
+        return given
+
+    stub("gptcli.evals.run", evaluate=evaluate, TASKS={"loss": SimpleNamespace(description="The loss.")})
+    row = SimpleNamespace(name="GPT-2 124M", acc=0.2859, acc_norm=0.2955, source="their own script")
+    stub("gptcli.evals.published", GPT2_COMPLETION=[row])
+    return given
+
+
+def test_eval_draws_a_table_beside_the_published_figures(gpt: Any, results: list[Any]) -> None:
+    results += [scored("hellaswag", acc=0.25, acc_norm=0.26, acc_stderr=0.03)] * 2
+    result = gpt("eval", "hellaswag", "--data-root", "books")
+    assert result.out == ""
+    lines = [line.split() for line in result.err.splitlines()]
+    assert lines[0] == ["Data:", str(Path("data/books"))]
+    assert ["hellaswag", "100", "of", "200"] in lines
+    assert lines.count(["note:", "told", "once"]) == 1
+    assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01"]) == 2
+    assert ["GPT-2", "124M", "0.2859", "0.2955"] in lines
+    assert "their own script" in result.err
+    assert "log: 3 examples did not fit" in result.err
+
+
+def test_eval_in_json_is_one_object_or_a_list_of_results(gpt: Any, results: list[Any]) -> None:
+    results.append(scored("hellaswag", acc=0.25))
+    one = json.loads(gpt("eval", "hellaswag", "--json").out)
+    assert one == {"task": "hellaswag", "style": "completion", "model": "log", "n": 200, "acc": 0.25}
+    results.append(scored("loss", perplexity=float("inf")))
+    both = json.loads(gpt("eval", "hellaswag,loss", "--json").out)
+    assert list(both) == ["results"]
+    assert both["results"][0] == one
+    assert both["results"][1]["perplexity"] is None
+
+
+def test_eval_lists_its_tasks(gpt: Any, results: list[Any]) -> None:
+    assert gpt("eval", "--list").out == "loss        The loss.\n"
+    assert json.loads(gpt("eval", "--list", "--json").out) == {"loss": "The loss."}

@@ -1,0 +1,332 @@
+"""Texts from a model: the cache, the window, streams, scores, and how weights are held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptcli.errors import UsageError, UserError
+from gptcli.inference.engine import Request, complete, generate, generate_all, window_start
+from gptcli.inference.held_weights import hold_weights, quantize, resolve_weights
+from gptcli.inference.language_model import Completion, LanguageModel
+from gptcli.inference.load import load
+from gptcli.inference.sampling import Sampling
+from gptcli.model.config import GPTConfig
+from gptcli.model.huggingface import write_model
+from gptcli.model.network import GPT
+from gptcli.tokenizer import get_tokenizer
+from gptcli.tokenizer_files import write_tokenizer
+
+
+def small_model(context_length: int = 8, vocab_size: int = 40, seed: int = 0, **changes: float) -> GPT:
+    """A random network whose next-token distributions are far from uniform."""
+    config = GPTConfig(
+        vocab_size=vocab_size,
+        emb_dim=32,
+        context_length=context_length,
+        n_layers=2,
+        n_heads=4,
+        qkv_bias=True,
+        **changes,
+    )
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8)
+    return model.eval()
+
+
+def greedy(model: GPT, prompt: list[int], n: int, use_cache: bool = True) -> list[int]:
+    request = Request(n, Sampling(0.0), seed=0)
+    return generate_all(model, prompt, request, vocab_size=40, eot=None, use_cache=use_cache)[0].ids
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random model of gpt2's vocabulary, padded, and its tokenizer."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = get_tokenizer("gpt2")
+    write_model(folder, small_model(16, 50_304), tokenizer.eot)
+    write_tokenizer(folder, tokenizer, 16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(text_model: Path) -> LanguageModel:
+    return load(text_model, device="cpu")
+
+
+@given(context=st.integers(1, 40), n=st.integers(1, 200))
+def test_the_window_fits_the_context_and_moves_by_halves(context: int, n: int) -> None:
+    start = window_start(n, context)
+    assert 1 <= n - start <= context
+    assert (start == 0) == (n <= context)
+    assert start % max(1, context // 2) == 0
+    assert start == 0 or n - start > context - max(1, context // 2), "never more than the older half is dropped"
+    assert start <= window_start(n + 1, context)
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 8, 11])
+@pytest.mark.parametrize("prompt_length", [1, 5, 8, 9, 30])
+def test_the_cache_changes_nothing_also_past_the_context_length(context: int, prompt_length: int) -> None:
+    model = small_model(context)
+    prompt = [(7 * i + 3) % 40 for i in range(prompt_length)]
+    assert greedy(model, prompt, 20) == greedy(model, prompt, 20, use_cache=False)
+
+
+def test_the_next_token_is_predicted_from_the_window_alone() -> None:
+    model = small_model(6)
+    ids = [1, 2, 3]
+    expected = list(ids)
+    for _ in range(15):
+        window = expected[window_start(len(expected), 6) :]
+        expected.append(int(model(torch.tensor([window]))[0, -1].argmax()))
+    assert ids + greedy(model, ids, 15) == expected
+
+
+def test_greedy_generation_agrees_with_transformers(tmp_path: Path) -> None:
+    from transformers import GPT2LMHeadModel
+
+    model = small_model(32)
+    write_model(tmp_path, model, None)
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path)
+    out = theirs.generate(torch.tensor([[3, 1, 4, 1, 5]]), max_new_tokens=20, do_sample=False, pad_token_id=0)
+    assert greedy(model, [3, 1, 4, 1, 5], 20) == out[0, 5:].tolist()
+
+
+@pytest.mark.parametrize("samples", [2, 5, 18])
+def test_a_row_has_the_same_text_alone_and_beside_others(samples: int) -> None:
+    model = small_model()
+    request = Request(12, Sampling(1.0, 10), seed=11)
+    together = generate_all(model, [5, 6], request, vocab_size=40, eot=3, num_samples=samples)
+    for row in (0, 1, samples - 1):
+        *_, alone = generate(model, [5, 6], request, vocab_size=40, eot=3, rows=range(row, row + 1))
+        assert together[row].ids == alone[0].ids
+
+
+def test_a_row_that_ended_stops_while_others_go_on() -> None:
+    model = small_model()
+    request = Request(30, Sampling(1.0, None), seed=1)
+    rows = generate_all(model, [5], request, vocab_size=40, eot=3, num_samples=12)
+    stopped = [row for row in rows if row.finish_reason == "stop"]
+    others = [row for row in rows if row.finish_reason == "length"]
+    assert 0 < len(stopped) < len(rows), "the seed was chosen so that both happen"
+    assert all(row.ids.index(3) == len(row.ids) - 1 == len(row.logprobs) - 1 for row in stopped)
+    assert all(3 not in row.ids and len(row.ids) == len(row.logprobs) == 30 for row in others)
+
+
+def test_without_stopping_the_end_of_text_is_a_token_like_any_other() -> None:
+    model = small_model()
+    request = Request(40, Sampling(1.0, None), seed=1, stop_at_end=False)
+    rows = generate_all(model, [5], request, vocab_size=40, eot=3, num_samples=12)
+    assert all(len(row.ids) == 40 and row.finish_reason == "length" for row in rows)
+    assert any(3 in row.ids for row in rows)
+
+
+def test_a_model_in_training_comes_back_in_training_with_the_random_state_untouched() -> None:
+    model = small_model(drop_rate=0.5).train()
+    before = torch.get_rng_state()
+    ids = complete(model, [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4)
+    assert model.training
+    assert torch.equal(before, torch.get_rng_state())
+    assert ids == complete(model.eval(), [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4), "no dropout"
+
+
+def test_the_callers_gradients_are_on_between_the_tokens_of_a_stream(loaded: LanguageModel) -> None:
+    stream = loaded.stream("To be", max_new_tokens=3, seed=0)
+    next(stream)
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_a_completion_is_text_ids_and_log_probabilities_of_the_new_tokens(loaded: LanguageModel) -> None:
+    completion = loaded.generate("On a clear day", max_new_tokens=9, seed=3)
+    assert loaded.tokenizer is not None
+    assert completion.finish_reason == "length"
+    assert len(completion.ids) == len(completion.logprobs) == 9
+    assert completion.text == loaded.tokenizer.decode(completion.ids)
+
+
+def test_the_same_seed_gives_the_same_text_and_none_gives_another(loaded: LanguageModel) -> None:
+    def text(seed: int | None) -> str:
+        return loaded.generate("So", max_new_tokens=12, seed=seed, top_k=None).text
+
+    assert text(5) == text(5)
+    assert text(5) != text(6)
+    assert text(None) != text(None)
+
+
+def test_the_first_of_many_is_what_one_alone_would_be(loaded: LanguageModel) -> None:
+    many = loaded.generate_many("So", 3, max_new_tokens=8, seed=2)
+    assert many[0].ids == loaded.generate("So", max_new_tokens=8, seed=2).ids
+    assert len({tuple(completion.ids) for completion in many}) == 3
+
+
+def test_no_padding_id_is_ever_generated(text_model: Path) -> None:
+    model = load(text_model, device="cpu")
+    with torch.no_grad():  # every hidden state now prefers the padded rows
+        model.model.final_norm.bias.fill_(1.0)
+        model.model.token_embedding.weight[50_257:] = 5.0
+    for temperature in (0.0, 1.0):
+        ids = model.generate("So", max_new_tokens=10, temperature=temperature, top_k=None, seed=0).ids
+        assert max(ids) < 50_257
+
+
+def test_a_stream_joins_to_the_text_in_whole_characters(text_model: Path) -> None:
+    model = load(text_model, device="cpu")
+    assert model.tokenizer is not None
+    # Half of a character a token: only tokens of single bytes above ASCII can come.
+    single = [model.tokenizer.encode(character) for character in "语言é"]
+    wanted = [token for ids in single for token in ids]
+    with torch.no_grad():
+        model.model.final_norm.bias.fill_(1.0)
+        model.model.token_embedding.weight[wanted] += 5.0
+    stream = model.stream("a", max_new_tokens=40, seed=1, temperature=3.0)
+    pieces = list(stream)
+    completion = stream.completion
+    assert "".join(pieces) == completion.text
+    assert len(pieces) < len(completion.ids), "some tokens were no whole character"
+    assert completion == model.generate("a", max_new_tokens=40, seed=1, temperature=3.0)
+
+
+def test_the_completion_of_a_stream_can_be_had_at_any_time(loaded: LanguageModel) -> None:
+    stream = loaded.stream("So", max_new_tokens=8, seed=2)
+    next(stream)
+    assert stream.completion == loaded.generate("So", max_new_tokens=8, seed=2)
+
+
+def test_a_completion_that_stopped_has_its_end_in_the_ids_and_not_in_the_text(text_model: Path) -> None:
+    model = load(text_model, device="cpu")
+    assert model.tokenizer is not None
+    with torch.no_grad():
+        model.model.final_norm.bias.fill_(1.0)
+        model.model.token_embedding.weight[model.tokenizer.eot] = 20.0
+    completion = model.generate("So", max_new_tokens=5, temperature=0)
+    assert completion == Completion("", [model.tokenizer.eot], completion.logprobs, "stop")
+    assert list(model.stream("So", max_new_tokens=5, temperature=0)) == []
+
+
+def test_an_empty_prompt_is_the_start_of_a_document(loaded: LanguageModel) -> None:
+    assert loaded.tokenizer is not None
+    assert loaded.prompt_ids("") == loaded.prompt_ids([]) == [loaded.tokenizer.eot]
+    assert loaded.prompt_ids("So it") == loaded.tokenizer.encode("So it")
+
+
+@pytest.mark.parametrize("n", [3, 12, 60])
+def test_the_log_probabilities_of_a_completion_are_the_scores_of_its_ids(loaded: LanguageModel, n: int) -> None:
+    completion = loaded.generate("", max_new_tokens=n, seed=8, stop_at_end=False)
+    score = loaded.score(completion.ids)
+    assert score.ids == completion.ids
+    torch.testing.assert_close(torch.tensor(score.logprobs), torch.tensor(completion.logprobs), atol=1e-4, rtol=0)
+
+
+def test_an_empty_text_has_an_empty_score(loaded: LanguageModel) -> None:
+    score = loaded.score("")
+    assert score.ids == []
+    assert score.logprobs == []
+
+
+def test_ids_outside_the_vocabulary_are_named(loaded: LanguageModel) -> None:
+    with pytest.raises(UserError, match="50257, -1"):
+        loaded.generate([5, 50_257, -1])
+
+
+def test_a_model_without_tokenizer_takes_ids_and_refuses_text(tmp_path: Path) -> None:
+    write_model(tmp_path, small_model(), 3)
+    model = load(tmp_path, device="cpu")
+    assert model.tokenizer is None
+    assert model.eot == 3
+    assert "token ids" in model.notes[0]
+    completion = model.generate([1, 2], max_new_tokens=4, seed=0, stop_at_end=False)
+    assert len(completion.ids) == 4
+    assert completion.text == ""
+    assert len(model.score([1, 2]).logprobs) == 2
+    for call in (model.generate, model.stream, model.score):
+        with pytest.raises(UserError, match="token ids, not text"):
+            call("text")
+
+
+def test_a_document_needs_an_end_of_text_token_to_begin_with(tmp_path: Path) -> None:
+    write_model(tmp_path, small_model(), None)
+    model = load(tmp_path, device="cpu")
+    with pytest.raises(UserError, match="end-of-text"):
+        model.generate([])
+    assert model.generate([1], max_new_tokens=2).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_p": 1.5}, {"top_k": -2}, {"seed": -1}]
+)
+def test_options_that_mean_nothing_are_refused(loaded: LanguageModel, options: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        loaded.generate("So", **options)  # type: ignore[arg-type]
+
+
+def test_an_unknown_way_to_hold_weights_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve_weights("bf61", torch.device("cpu"))
+    assert "bf16" in caught.value.faults[0].hint
+    assert resolve_weights("auto", torch.device("cpu")) == "fp32"
+
+
+def test_int8_weights_are_within_half_a_step_of_the_original() -> None:
+    weight = torch.randn(7, 33)
+    weight[2] = 0.0
+    held, scale = quantize(weight)
+    assert held.dtype == torch.int8
+    assert ((held * scale - weight).abs() <= scale / 2 + 1e-7).all()
+
+
+@pytest.mark.parametrize(("weights", "largest"), [("bf16", 0.02), ("int8", 0.04)])
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_reduced_weights_give_nearly_the_same_fp32_logits(weights: str, largest: float, tie: bool, rows: int) -> None:
+    model, reduced = small_model(tie_embeddings=tie), small_model(tie_embeddings=tie)
+    hold_weights(reduced, weights)
+    ids = torch.arange(rows * 4).view(rows, 4) % 40
+    expected, logits = model(ids), reduced(ids)
+    assert logits.dtype == torch.float32
+    error = (logits - expected).norm() / expected.norm()
+    assert 0 < error < largest
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_reduced_weights_generate_stream_and_score(text_model: Path, weights: str) -> None:
+    model = load(text_model, weights, device="cpu")
+    completion = model.generate("So it goes", max_new_tokens=20, seed=0)
+    assert len(completion.ids) == 20
+    assert "".join(model.stream("So it goes", max_new_tokens=20, seed=0)) == completion.text
+    score, exact = model.score("So it goes, on and on."), load(text_model, device="cpu").score("So it goes, on and on.")
+    torch.testing.assert_close(torch.tensor(score.logprobs), torch.tensor(exact.logprobs), atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_the_cache_changes_nothing_with_reduced_weights(weights: str) -> None:
+    model = small_model(11)
+    hold_weights(model, weights)
+    assert greedy(model, [1, 2, 3], 15) == greedy(model, [1, 2, 3], 15, use_cache=False)
+
+
+def test_int8_weights_of_tied_embedding_and_head_are_held_once() -> None:
+    model = small_model()
+    hold_weights(model, "int8")
+    assert model.head.weight.data_ptr() == model.token_embedding.weight.data_ptr()
+    held = sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in model.state_dict().values()}.values())
+    full = sum(t.numel() * t.element_size() for t in small_model().parameters())
+    assert held < full / 2.5

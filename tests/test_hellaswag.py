@@ -1,0 +1,477 @@
+"""HellaSwag: its data, its scoring, and `evaluate` around it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import math
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gptcli.errors import UsageError, UserError
+from gptcli.evals import hellaswag_data, scoring
+from gptcli.evals.hellaswag import Item, Scored, prepare, score, subset, summarise, truncated
+from gptcli.evals.hellaswag_data import CACHE_NAME, Example, load_examples, load_within
+from gptcli.evals.run import TASKS, evaluate
+from gptcli.evals.scoring import Continuation, batches
+from gptcli.inference import logprobs
+from gptcli.model.config import GPTConfig
+from gptcli.model.huggingface import write_model
+from gptcli.model.network import GPT
+from gptcli.settings import EvalSettings
+from gptcli.tokenizer import get_tokenizer
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "hellaswag_val.jsonl.xz"
+SUBJECTS = ("A man", "The old dog", "She", "A very small child with a red ball in the garden")
+ENDINGS = ("runs away.", "is holding a rubik's cube.", "sits down, and sings a song about the sea.", "starts.")
+
+
+def rows(n: int = 12) -> list[dict[str, Any]]:
+    """Lines as the original file has them."""
+    return [
+        {
+            "ind": 7 * i,
+            "ctx": f"{SUBJECTS[i % 4]} is outside on day {i}. " * (1 + i % 3) + "then",
+            "endings": [f"{ENDINGS[(i + j) % 4]} {'Again. ' * (i * j % 4)}".strip() for j in range(4)],
+            "label": (i * 3) % 4,
+        }
+        for i in range(n)
+    ]
+
+
+def write(file: Path, lines: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder, empty."""
+    monkeypatch.setattr(hellaswag_data, "cache_dir", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def random_model(context_length: int = 96, drop_rate: float = 0.0) -> GPT:
+    """A random network for gpt2's tokens whose likelihoods differ well between endings."""
+    model = GPT(GPTConfig(50_304, 16, context_length, n_layers=2, n_heads=2, qkv_bias=True, drop_rate=drop_rate))
+    model.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(10)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+    file = write(tmp_path_factory.mktemp("data") / "val.jsonl", rows())
+    return prepare(load_examples(str(file)), get_tokenizer("gpt2"))
+
+
+# The data
+
+
+@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, lzma.compress], ids=["plain", "gz", "xz"])
+def test_a_file_is_read_plain_or_packed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    suffix = {gzip.compress: ".gz", lzma.compress: ".xz"}.get(pack, "")
+    file = tmp_path / f"val.jsonl{suffix}"
+    file.write_bytes(pack(write(tmp_path / "plain", rows(5)).read_bytes()))
+    examples = load_examples(str(file))
+    assert [example.label for example in examples] == [row["label"] for row in rows(5)]
+    assert [list(example.endings) for example in examples] == [row["endings"] for row in rows(5)]
+    assert [example.index for example in examples] == [0, 1, 2, 3, 4]
+
+
+def test_labels_may_be_text_as_in_the_hubs_copy(tmp_path: Path) -> None:
+    file = write(tmp_path / "val.jsonl", [row | {"label": str(row["label"])} for row in rows(5)])
+    assert [example.label for example in load_examples(str(file))] == [row["label"] for row in rows(5)]
+
+
+def test_every_bad_line_is_named_with_its_number_and_fault(tmp_path: Path) -> None:
+    good = rows(1)[0]
+    lines = [
+        json.dumps(good),
+        "{broken",
+        json.dumps({"ctx": "x"}),
+        "",
+        json.dumps(good | {"label": ""}),
+        json.dumps(good | {"label": 4}),
+        json.dumps(good | {"endings": ["only", "three", "endings"]}),
+    ]
+    file = tmp_path / "val.jsonl"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_examples(str(file))
+    messages = [fault.message for fault in caught.value.faults]
+    assert [message.split("line ")[1].split(":")[0] for message in messages] == ["2", "3", "5", "6", "7"]
+    assert "no endings, no label" in messages[1]
+
+
+def test_many_bad_lines_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "val.jsonl"
+    file.write_text("no\n" * 20, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_examples(str(file))
+    assert len(caught.value.faults) == 6
+    assert "15 more lines" in caught.value.faults[-1].message
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_an_empty_file_holds_no_examples(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "val.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match="no examples"):
+        load_examples(str(tmp_path / "val.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl.gz", b"not packed"),
+        ("b.jsonl.xz", b"not packed"),
+        ("c.jsonl.gz", gzip.compress(b"x" * 10_000)[:-20]),
+        ("d.jsonl.xz", lzma.compress(b"x" * 10_000)[:-20]),
+        ("e.jsonl", b"\xff\xfe\x00"),
+    ],
+)
+def test_a_damaged_file_is_a_user_error(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="damaged") as caught:
+        load_examples(str(tmp_path / name))
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_a_missing_file_is_wrong_usage_in_the_words_of_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--hellaswag-data"):
+        load_examples(str(tmp_path / "none.jsonl"), option="--hellaswag-data")
+
+
+def test_without_a_file_the_users_cache_is_read(cache: Path) -> None:
+    cache.mkdir()
+    write(cache / CACHE_NAME, rows(3))
+    assert len(load_examples()) == 3
+
+
+def test_an_unreachable_hub_is_a_user_error_that_names_the_option(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = subprocess.CompletedProcess([], 1, stderr=b"Traceback\nConnectionError: no route to host\n")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failing)
+    with pytest.raises(UserError, match="no route to host") as caught:
+        load_examples(option="--hellaswag-data")
+    assert "--hellaswag-data FILE" in caught.value.faults[0].hint
+    assert not isinstance(caught.value, UsageError)
+    assert not cache.exists()
+
+
+def test_a_hub_that_does_not_answer_is_given_up_on_in_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = subprocess.run
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: run(sleeping, **kwargs))
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"within 0\.5 seconds"):
+        load_within(0.5)
+    assert time.monotonic() - began < 20
+
+
+def test_the_hubs_split_is_written_to_the_cache_once_and_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked = []
+
+    def load_dataset(name: str, split: str) -> list[dict[str, Any]]:
+        asked.append((name, split))
+        return [row | {"label": str(row["label"]), "activity_label": "", "source_id": ""} for row in rows(4)]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    hellaswag_data.fetch()
+    hellaswag_data.fetch()
+    assert asked == [("Rowan/hellaswag", "validation")]
+    assert [example.ctx for example in load_examples()] == [row["ctx"] for row in rows(4)]
+    assert [path.name for path in cache.iterdir() if not path.name.startswith(".")] == [CACHE_NAME]
+
+
+# Items
+
+
+def test_an_ending_is_tokenised_by_itself_after_a_space(items: list[Item]) -> None:
+    tokenizer = get_tokenizer("gpt2")
+    row = rows()[2]
+    assert list(items[2].context) == tokenizer.encode(row["ctx"])
+    assert [list(ending) for ending in items[2].endings] == [tokenizer.encode(" " + e) for e in row["endings"]]
+
+
+def test_an_empty_context_is_the_start_of_a_document() -> None:
+    tokenizer = get_tokenizer("gpt2")
+    (item,) = prepare([Example(0, "", ("a", "b", "c", ""), 0)], tokenizer)
+    assert item.context == (tokenizer.eot,)
+    assert all(item.endings)
+
+
+def test_a_subset_is_spread_over_the_file() -> None:
+    examples = [Example(i, "", ("", "", "", ""), 0) for i in range(10)]
+    assert [example.index for example in subset(examples, 4)] == [0, 2, 5, 7]
+    assert subset(examples, 10) == subset(examples, 99) == examples
+
+
+# Scoring
+
+
+def reference(model: GPT, item: Item) -> tuple[list[float], list[float]]:
+    """The original's method: four padded rows, all logits, sums and means over the endings' tokens."""
+    tokens = [item.context + ending for ending in item.endings]
+    ids = torch.zeros(4, max(map(len, tokens)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(tokens):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, len(item.context) : len(row)] = 1
+    with torch.no_grad():
+        logits = model(ids)[:, :-1]
+    losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view(4, -1)
+    shifted = mask[:, 1:]
+    sums = (losses * shifted).sum(1)
+    return (-sums).tolist(), (-sums / shifted.sum(1)).tolist()
+
+
+def test_log_likelihoods_and_choices_are_those_of_the_original_method(model: GPT, items: list[Item]) -> None:
+    for item, scored in zip(items, score(model, items, 256), strict=True):
+        sums, means = reference(model, item)
+        assert scored.loglikelihoods == pytest.approx(sums, abs=1e-4, rel=1e-6)
+        assert scored.pred == sums.index(max(sums))
+        assert scored.pred_norm == means.index(max(means))
+        assert (scored.index, scored.label) == (item.index, item.label)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 50, 333, 100_000])
+def test_the_batch_size_changes_no_decision(model: GPT, items: list[Item], batch_tokens: int) -> None:
+    expected = score(model, items, 200)
+    got = score(model, items, batch_tokens)
+    assert [(row.pred, row.pred_norm) for row in got] == [(row.pred, row.pred_norm) for row in expected]
+    for a, b in zip(got, expected, strict=True):
+        assert a.loglikelihoods == pytest.approx(b.loglikelihoods, abs=1e-4)
+
+
+def test_chunks_of_logits_change_nothing(model: GPT, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = score(model, items[:3], 1000)
+    monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", 3 * 50_304)
+    for a, b in zip(score(model, items[:3], 1000), expected, strict=True):
+        assert a.loglikelihoods == pytest.approx(b.loglikelihoods, abs=1e-4)
+
+
+def test_the_normalised_choice_is_by_the_mean_per_token(model: GPT, items: list[Item]) -> None:
+    assert any(row.pred != row.pred_norm for row in score(model, items, 1000)), "else this can't be told"
+
+
+def test_equal_endings_score_equal_and_the_first_is_chosen(model: GPT, items: list[Item]) -> None:
+    ending = items[0].endings[1]
+    same = [Item(0, 2, items[0].context, (ending,) * 4), *items]
+    scored = score(model, same, 60)[0]
+    assert len(set(scored.loglikelihoods)) == 1
+    assert (scored.pred, scored.pred_norm) == (0, 0)
+
+
+def test_batches_hold_at_most_so_many_tokens_but_one_row_at_least() -> None:
+    lengths = (9, 7, 7, 4, 2, 2, 1)
+    parts = list(batches([Continuation((0,) * n, (0,), False) for n in lengths], 8))
+    assert [[len(row.inputs) for row in part] for part in parts] == [[9], [7], [7], [4, 2], [2, 1]]
+
+
+def test_a_long_example_is_cut_from_the_left_and_counted() -> None:
+    small = random_model(context_length=6)
+    context, endings = (1, 2, 3, 4), ((10, 11, 12), (13,), (14, 15, 16, 17), (18, 19))
+    item, fits = Item(0, 0, context, endings), Item(1, 0, (1,), endings)
+    scored = score(small, [item, fits], 100)[0]
+    for ending, value in zip(endings, scored.loglikelihoods, strict=True):
+        whole = (*context, *ending)
+        inputs = torch.tensor([whole[:-1][-6:]])
+        with torch.no_grad():
+            logs = torch.log_softmax(small(inputs)[0], -1)
+        expected = sum(logs[len(inputs[0]) - len(ending) + i, token].item() for i, token in enumerate(ending))
+        assert value == pytest.approx(expected, abs=1e-4)
+    assert truncated([item, fits], 6) == 1
+    assert truncated([item, fits], 7) == 0
+
+
+def test_an_ending_longer_than_the_context_is_scored_on_its_end() -> None:
+    row = Continuation.fitted((1,), (2, 3, 4, 5, 6), 3)
+    assert (row.inputs, row.targets, row.cut) == ((3, 4, 5), (4, 5, 6), True)
+
+
+def test_a_model_in_training_is_scored_without_dropout_and_trains_on(items: list[Item]) -> None:
+    training = random_model(drop_rate=0.5).train()
+    assert score(training, items[:2], 500) == score(random_model(), items[:2], 500)
+    assert training.training
+    assert torch.is_grad_enabled()
+
+
+def test_stopping_returns_only_examples_that_are_complete(model: GPT, items: list[Item]) -> None:
+    asked = iter([False] * 20 + [True] * 1000)
+    scored = score(model, items, 1, stop=lambda: next(asked))
+    assert 0 < len(scored) < len(items)
+    everything = {row.index: row for row in score(model, items, 1)}
+    assert all(everything[row.index] == row for row in scored)
+
+
+def test_progress_ends_with_all_examples(model: GPT, items: list[Item]) -> None:
+    seen: list[tuple[int, int]] = []
+    score(model, items, 100, progress=lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(items), len(items))
+
+
+def test_accuracies_have_the_standard_errors_of_lm_eval() -> None:
+    scored = [Scored(i, 0, int(i >= 3), int(i >= 5), (0.0,) * 4) for i in range(8)]
+    summary = summarise(scored)
+    assert (summary.n, summary.acc, summary.acc_norm) == (8, 3 / 8, 5 / 8)
+    assert summary.acc_stderr == pytest.approx(math.sqrt(3 / 8 * 5 / 8 / 7))
+    assert summarise(scored[:1]).acc_stderr is None
+
+
+# evaluate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random model and no tokenizer files: its vocabulary is gpt2's."""
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder, random_model(), 50_256)
+    return folder
+
+
+def test_results_have_the_keys_of_the_contract(folder: Path, tmp_path: Path) -> None:
+    data, saved = write(tmp_path / "val.jsonl", rows()), tmp_path / "rows.jsonl"
+    settings = EvalSettings(
+        tasks=("hellaswag",), data=str(data), model=(str(folder),), limit=5, save=str(saved), device="cpu"
+    )
+    seen: list[tuple[int, int, str]] = []
+    (result,) = evaluate(settings, lambda *progress: seen.append(progress))
+    told = result.as_dict()
+    assert list(told) == (
+        [
+            "task",
+            "style",
+            "model",
+            "n",
+            "truncated",
+            "acc",
+            "acc_norm",
+            "acc_stderr",
+            "acc_norm_stderr",
+            "seconds",
+            "examples_per_second",
+        ]
+    )
+    assert (told["task"], told["style"], told["model"], told["n"]) == ("hellaswag", "completion", str(folder), 5)
+    assert seen[-1] == (5, 5, "hellaswag")
+    assert "gpt2" in result.notes[0]
+    lines = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    assert [list(line) for line in lines] == [["index", "label", "pred", "pred_norm", "loglikelihoods"]] * 5
+    assert sum(line["pred"] == line["label"] for line in lines) / 5 == told["acc"]
+
+
+def test_two_models_are_scored_on_the_same_examples(folder: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "val.jsonl", rows(3))
+    settings = EvalSettings(tasks=("hellaswag",), data=str(data), model=(str(folder),) * 2, device="cpu")
+    first, second = evaluate(settings)
+    assert first.measured == second.measured
+
+
+def test_an_unknown_task_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        evaluate(EvalSettings(tasks=("helaswag", "loss")))
+    assert "'hellaswag'" in caught.value.faults[0].hint
+    with pytest.raises(UsageError, match="No task"):
+        evaluate(EvalSettings())
+
+
+def test_all_faults_of_a_call_are_told_before_anything_is_computed(folder: Path, tmp_path: Path) -> None:
+    settings = EvalSettings(
+        tasks=("hellaswag", "loss"),
+        data=str(tmp_path / "none.jsonl"),
+        model=(str(folder), str(tmp_path / "nothing")),
+        save=str(tmp_path / "missing" / "rows.jsonl"),
+        device="cpu",
+    )
+    with pytest.raises(UsageError) as caught:
+        evaluate(settings)
+    told = " ".join(fault.message for fault in caught.value.faults)
+    for part in ("none.jsonl", "nothing", "one task and one model", "no folder", "loss has no rows", "needs a folder"):
+        assert part in told
+
+
+def test_a_model_without_tokenizer_is_refused_before_the_others_are_scored(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "ids"
+    other.mkdir()
+    write_model(other, GPT(GPTConfig(10, 4, 4, 1, 1)), None)
+    data = write(tmp_path / "val.jsonl", rows(3))
+    settings = EvalSettings(tasks=("hellaswag",), data=str(data), model=(str(folder), str(other)), device="cpu")
+    with pytest.raises(UserError, match="no tokenizer"):
+        evaluate(settings, lambda *progress: pytest.fail("something was scored"))
+
+
+def test_rows_that_can_not_be_written_leave_no_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    data = write(tmp_path / "val.jsonl", rows(1))
+    settings = EvalSettings(
+        tasks=("hellaswag",), data=str(data), model=(str(folder),), save=str(tmp_path / "rows.jsonl"), device="cpu"
+    )
+    with pytest.raises(UserError, match="No space left"):
+        evaluate(settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["val.jsonl"]
+
+
+def test_every_task_says_what_it_is() -> None:
+    assert all(name == task.name and task.description and task.style for name, task in TASKS.items())
+
+
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the HellaSwag validation set is not beside the repository")
+def test_the_real_validation_set_has_its_known_labels_and_tokens() -> None:
+    examples = load_examples(str(REAL_DATA))
+    assert Counter(example.label for example in examples) == {0: 2515, 1: 2485, 2: 2584, 3: 2458}
+    items = prepare(examples, get_tokenizer("gpt2"))
+    endings = sum(len(ending) for item in items for ending in item.endings)
+    assert endings == 1_265_192
+    assert endings + sum(len(item.context) for item in items) == 1_780_261
+    part = {example.index for example in subset(examples, 1000)}
+    assert len(part) == 1000
+    third = len(examples) // 3
+    assert sum(index < third for index in part) == pytest.approx(333, abs=2)
+
+
+def test_the_longest_rows_come_first(model: GPT, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    compute = scoring._sums
+
+    def recorded(model: GPT, batch: list[Continuation]) -> list[float]:
+        lengths.append(max(len(row.inputs) for row in batch))
+        return compute(model, batch)
+
+    monkeypatch.setattr(scoring, "_sums", recorded)
+    score(model, items, 100)
+    assert lengths == sorted(lengths, reverse=True)

@@ -1,0 +1,182 @@
+"""The network against GPT-2 as `transformers` has it, and against itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gptcli import GPT, GPTConfig
+from gptcli.errors import UserError
+from gptcli.model.cache import KVCache
+from gptcli.model.config import padded_vocabulary
+from gptcli.model.huggingface import MISSING_BIASES, read_model, write_model
+from gptcli.presets import PRESETS
+
+transformers = pytest.importorskip("transformers")
+
+SORT_MODEL = Path(__file__).parents[2] / "shared" / "data" / "gpt-nano-sort"
+SHAPES = {
+    "tied": GPTConfig(vocab_size=61, emb_dim=32, context_length=12, n_layers=3, n_heads=4, qkv_bias=True),
+    "untied": GPTConfig(vocab_size=50, emb_dim=24, context_length=9, n_layers=1, n_heads=1, tie_embeddings=False),
+    "no query biases": GPTConfig(vocab_size=128, emb_dim=16, context_length=30, n_layers=2, n_heads=8, qkv_bias=False),
+}
+
+
+def random_model(config: GPTConfig) -> GPT:
+    """Every weight and bias drawn, so that one that is left out or misplaced shows."""
+    model = GPT.create(config, seed=3).eval()
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+def test_logits_equal_those_of_transformers_on_what_we_write(config: GPTConfig, tmp_path: Path) -> None:
+    model = random_model(config)
+    write_model(tmp_path, model, eot=0)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.randint(0, config.vocab_size, (3, config.context_length), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_what_transformers_writes_is_read(tie: bool, tmp_path: Path) -> None:
+    config = transformers.GPT2Config(
+        vocab_size=40, n_positions=10, n_embd=12, n_layer=2, n_head=3, tie_word_embeddings=tie, initializer_range=0.3
+    )
+    theirs = transformers.GPT2LMHeadModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = read_model(tmp_path)
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+def test_the_way_there_and_back_is_exact_to_the_bit(config: GPTConfig, tmp_path: Path) -> None:
+    model = random_model(config)
+    write_model(tmp_path, model, eot=None)
+    back = read_model(tmp_path)
+    assert back.config == config
+    assert back.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, back.state_dict()[name]), name
+    assert (back.head.weight is back.token_embedding.weight) == config.tie_embeddings
+
+
+def test_biases_marked_as_missing_count_again_once_they_are_not_zero(tmp_path: Path) -> None:
+    write_model(tmp_path, random_model(SHAPES["no query biases"]), eot=None)
+    assert MISSING_BIASES in json.loads((tmp_path / "config.json").read_text())
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["transformer.h.0.attn.c_attn.bias"][3] = 0.5
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    back = read_model(tmp_path)
+    assert back.config.qkv_bias
+    assert back.blocks[0].attention.qkv.bias[3] == 0.5
+
+
+def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
+    model = random_model(SHAPES["tied"])
+    write_model(tmp_path, model, eot=None)
+    tensors = list(load_file(tmp_path / "model.safetensors").items())
+    (tmp_path / "model.safetensors").unlink()
+    parts = {"model-00001-of-00002.safetensors": dict(tensors[::2]), "model-00002-of-00002.safetensors": dict(tensors[1::2])}
+    for name, part in parts.items():
+        save_file(part, tmp_path / name)
+    weight_map = {tensor: name for name, part in parts.items() for tensor in part}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    for name, tensor in read_model(tmp_path).state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_a_folder_that_can_not_be_read_is_told_in_words(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.json"):
+        read_model(tmp_path)
+    write_model(tmp_path, random_model(SHAPES["tied"]), eot=None)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"no model\.safetensors") as pickled:
+        read_model(tmp_path)
+    assert "can run code" in pickled.value.faults[0].hint
+    (tmp_path / "model.safetensors").write_bytes(b"not a safetensors file")
+    with pytest.raises(UserError, match="damaged"):
+        read_model(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="type 'llama'"):
+        read_model(tmp_path)
+
+
+def test_a_shape_that_does_not_fit_its_weights_names_every_tensor(tmp_path: Path) -> None:
+    write_model(tmp_path, random_model(SHAPES["tied"]), eot=None)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(told | {"n_layer": 4}))
+    with pytest.raises(UserError) as error:
+        read_model(tmp_path)
+    assert len(error.value.faults) == 12
+    assert "transformer.h.3.ln_1.weight" in error.value.faults[0].message
+
+
+@pytest.mark.parametrize(
+    ("preset", "published"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+    ],
+)
+def test_presets_have_the_published_number_of_parameters(preset: str, published: int) -> None:
+    shape = {name: value for name, value in PRESETS[preset].items() if name in GPTConfig.__dataclass_fields__}
+    with torch.device("meta"):
+        assert GPT(GPTConfig(vocab_size=50_257, **shape)).n_parameters() == published
+
+
+@pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
+def test_the_cache_does_not_change_the_result(config: GPTConfig) -> None:
+    model = random_model(config)
+    ids = torch.randint(0, config.vocab_size, (2, config.context_length), generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        whole = model(ids)
+        for cuts in ((1, 2, 3), (4, 5), (7,)):
+            cache = KVCache(config, batch=2, device=model.device, dtype=torch.float32)
+            borders = [0, *cuts, config.context_length]
+            parts = [model(ids[:, start:end], cache) for start, end in itertools.pairwise(borders)]
+            torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
+
+
+def test_initial_weights_follow_gpt2_and_the_seed_only() -> None:
+    config = GPTConfig(vocab_size=512, emb_dim=128, context_length=64, n_layers=8, n_heads=4)
+    torch.manual_seed(1)
+    model = GPT.create(config, seed=7)
+    torch.manual_seed(2)
+    again = GPT.create(config, seed=7)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert not torch.equal(model.token_embedding.weight, GPT.create(config, seed=8).token_embedding.weight)
+    assert model.token_embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert model.blocks[0].attention.qkv.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    for projection in (model.blocks[3].attention.proj, model.blocks[3].mlp.down):
+        assert projection.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)  # 1/sqrt(2·8)
+        assert not projection.bias.any()
+    assert torch.equal(model.final_norm.weight, torch.ones(128))
+
+
+def test_vocabularies_are_padded_to_round_sizes() -> None:
+    assert [padded_vocabulary(size) for size in (1, 128, 129, 50_257)] == [128, 128, 256, 50_304]
+
+
+@pytest.mark.skipif(not SORT_MODEL.exists(), reason="the trained sorting model is not at hand")
+def test_a_trained_model_of_others_sorts_every_input() -> None:
+    model = read_model(SORT_MODEL)
+    inputs = torch.tensor(list(itertools.product(range(3), repeat=6)))  # all 729
+    ids = inputs
+    with torch.no_grad():
+        for _ in range(6):
+            ids = torch.cat([ids, model(ids)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
+    assert torch.equal(ids[:, 6:], inputs.sort(dim=1).values)

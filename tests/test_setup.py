@@ -1,0 +1,128 @@
+"""What a run decides before its first step: length, batch arithmetic, shape, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny, write_shards
+
+from gptcli.distributed.runtime import Ranks
+from gptcli.errors import UsageError
+from gptcli.model.config import GPTConfig
+from gptcli.model.huggingface import write_model
+from gptcli.model.network import GPT
+from gptcli.optim.schedules import warmup_cosine
+from gptcli.planning import plan
+from gptcli.training.setup import ORIGINAL_STEPS, Setup, prepare
+
+
+def resolved(shards: Path, **changes: object) -> Setup:
+    return prepare(tiny(shards, Path("unused"), **changes))
+
+
+def faults_of(shards: Path, **changes: object) -> list[str]:
+    with pytest.raises(UsageError) as error:
+        resolved(shards, **changes)
+    return [f"{fault.message} {fault.hint}" for fault in error.value.faults]
+
+
+# 6,000 training tokens are 374 windows of 16; a step of 64 tokens takes 4 of them: 93.5 steps a pass.
+@pytest.mark.parametrize(
+    ("max_iters", "n_epochs", "steps"),
+    [(500, None, 500), (None, 1.0, 93), (None, 2.0, 187), (50, 1.0, 50), (500, 1.0, 93), (None, None, 93)],
+)
+def test_the_run_is_as_long_as_max_iters_and_n_epochs_say(
+    shards: Path, max_iters: int | None, n_epochs: float | None, steps: int
+) -> None:
+    assert resolved(shards, max_iters=max_iters, n_epochs=n_epochs).steps == steps
+
+
+def test_with_neither_the_run_is_never_longer_than_the_original(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "many", train_tokens=2 * 20_000 * 4)
+    setup = resolved(folder, max_iters=None, total_batch_size=4, n_batches=1, context_length=4)
+    assert setup.steps == ORIGINAL_STEPS
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest_that_do(shards: Path) -> None:
+    (fault,) = faults_of(shards, total_batch_size=100)
+    assert "2 × 16 tokens = 32 tokens" in fault
+    assert "96 or 128" in fault
+    (fault,) = faults_of(shards, n_batches=3, total_batch_size=64)
+    assert "48 or 96" in fault
+    assert "--n-batches 2" in fault
+
+
+def test_every_number_of_processes_divides_the_same_batch(shards: Path) -> None:
+    settings = tiny(shards, Path("unused"), total_batch_size=128)
+    for processes in (1, 2, 4):
+        setup = prepare(settings, Ranks(world_size=processes, launched=True))
+        assert setup.tokens_per_step == 128
+        assert setup.accumulation(processes) * processes * settings.n_batches * setup.length == 128
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path / "nowhere", total_batch_size=7, metrics=("helaswag",), emb_dim=15, min_lr=1.0)
+    text = "\n".join(faults)
+    for part in ("nowhere", "--total-batch-size 7", "'hellaswag'", "--emb-dim 15", "--min-lr 1"):
+        assert part in text
+    assert len(faults) == 5
+
+
+def test_too_little_data_is_told_with_what_to_change(tmp_path: Path) -> None:
+    short = write_shards(tmp_path / "short", train_tokens=40)
+    assert "smaller --total-batch-size" in faults_of(short, max_iters=None)[0]
+    assert resolved(short, max_iters=10).steps == 10  # repeats the data
+    np.save(short / "train_000001.npy", np.zeros(3, dtype=np.uint16))
+    np.save(short / "train_000002.npy", np.zeros(3, dtype=np.uint16))
+    assert "shorter than one sequence" in faults_of(short)[0]
+
+
+def test_the_vocabulary_is_the_datas_rounded_up(shards: Path) -> None:
+    assert resolved(shards).config.vocab_size == 50_304
+    assert resolved(shards, vocab_size=60_000).config.vocab_size == 60_000
+    assert "too small" in faults_of(shards, vocab_size=50_000)[0]
+
+
+def test_a_default_warm_up_fits_itself_to_a_short_run_and_an_explicit_one_is_refused(shards: Path) -> None:
+    settings = tiny(shards, Path("unused"), max_iters=60)
+    short = prepare(settings.__class__(**{k: getattr(settings, k) for k in settings.model_fields_set - {"warmup_iters"}}))
+    assert short.warmup == 6
+    assert any("warm-up takes 6" in note for note in short.notes)
+    assert "--warmup-iters 60 does not end" in faults_of(shards, max_iters=60, warmup_iters=60)[0]
+
+
+def test_weights_to_start_from_bring_their_shape_and_options_may_not_contradict(shards: Path, tmp_path: Path) -> None:
+    config = GPTConfig(vocab_size=50_304, emb_dim=8, context_length=16, n_layers=1, n_heads=2, qkv_bias=True)
+    write_model(tmp_path, GPT.create(config, seed=0), eot=None)
+    from gptcli.settings import TrainSettings
+
+    options = {"data_root": str(shards), "init_from": str(tmp_path), "max_iters": 5, "n_batches": 1, "total_batch_size": 16}
+    assert prepare(TrainSettings(**options)).config == config
+    with pytest.raises(UsageError, match="--n-layers is 7"):
+        prepare(TrainSettings(**options, n_layers=7))
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
+    def lr(step: int) -> float:
+        return warmup_cosine(step, steps=110, warmup=10, max_lr=1.0, min_lr=0.1)
+
+    assert [lr(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert lr(60) == pytest.approx(0.55)  # half-way down
+    assert lr(110) == lr(1_000) == pytest.approx(0.1)
+    assert all(lr(step) > lr(step + 1) for step in range(10, 109))
+    assert warmup_cosine(0, steps=10, warmup=0, max_lr=1.0, min_lr=0.0) == 1.0
+
+
+def test_the_plan_tells_size_and_length_without_building_anything(shards: Path) -> None:
+    planned = plan(tiny(shards, Path("unused"), emb_dim=768, n_heads=12, n_layers=12, context_length=1024, qkv_bias=True,
+                        n_batches=1, total_batch_size=2048, max_iters=10)).as_dict()  # fmt: skip
+    assert planned["parameters"] == 124_439_808 + 47 * 768  # padded to 50,304 tokens
+    assert planned["steps"] == 10
+    assert planned["tokens"] == 20_480
+    state = 4 * 4 * planned["parameters"]  # weights, gradients and two moments in fp32
+    assert planned["peak_memory_bytes"] > state
+    # 6 FLOPs for each weight that is multiplied with, and attention's scores: 12 layers × 12 × 768 × 1024.
+    multiplied = planned["parameters"] - 1024 * 768
+    assert planned["flops"] == (6 * multiplied + 12 * 12 * 768 * 1024) * 20_480

@@ -1,0 +1,332 @@
+"""A run on one process: what it computes, what it writes, how it goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+
+from gptcli import train
+from gptcli.data.order import window_of
+from gptcli.data.shards import open_shards
+from gptcli.errors import UsageError, UserError
+from gptcli.model.locate import checkpoints_of
+from gptcli.model.network import GPT
+from gptcli.optim.schedules import warmup_cosine
+from gptcli.settings import TrainSettings
+from gptcli.training import checkpoint
+from gptcli.training.events import Event, Evaluated, Note, Saved, Started, StepDone
+from gptcli.training.metrics import read
+from gptcli.training.setup import prepare
+
+HELLASWAG_ROWS = [
+    {"ctx": f"Number {i} walks into", "endings": ["a bar.", "the sea.", "a wall.", "town."], "label": i % 4} for i in range(8)
+]
+
+
+def losses(run: Path, kind: str = "train") -> list[tuple[int, float]]:
+    return [(row["step"], row["loss"]) for row in read(run / "metrics.jsonl") if row["kind"] == kind]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Everything in a checkpoint but how long it took."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    state = json.loads(files["training/state.json"])
+    files["training/state.json"] = json.dumps(state | {"seconds": 0}).encode()
+    return files
+
+
+def stopping_at(step: int) -> Callable[[Event], None]:
+    """A listener that asks the run to stop, as Ctrl-C does, when it hears of `step`."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def test_losses_and_weights_are_those_of_a_loop_written_by_hand(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path / "run", weight_decay=0.3, grad_clip=0.5)
+    train(settings)
+    setup = prepare(settings)
+    model = GPT.create(setup.config, settings.seed)
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": 0.3}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), eps=1e-8)
+    stream = open_shards(shards).split("train")
+    expected = []
+    for step in range(6):
+        windows = window_of(np.arange(step * 4, step * 4 + 4), setup.train_windows, settings.seed)
+        rows = torch.tensor(np.stack([stream.read(int(w) * 16, 17) for w in windows]))
+        logits = model(rows[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, steps=6, warmup=2, max_lr=1e-2, min_lr=1e-3)
+        optimizer.step()
+        optimizer.zero_grad()
+        expected.append((step + 1, loss.item()))
+    got = losses(tmp_path / "run")
+    assert [step for step, _ in got] == [step for step, _ in expected]
+    assert [loss for _, loss in got] == pytest.approx([loss for _, loss in expected], abs=2e-5)
+    trained = GPT.create(setup.config, 0)
+    checkpoint.restore(checkpoints_of(tmp_path / "run")[-1], trained, torch.optim.AdamW(trained.parameters()))
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], tensor, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("drop_rate", [0.0, 0.2])
+def test_a_run_that_was_stopped_and_continued_equals_an_uninterrupted_one_bit_for_bit(
+    shards: Path, tmp_path: Path, drop_rate: float
+) -> None:
+    train(tiny(shards, tmp_path / "whole", drop_rate=drop_rate))
+    parts = tiny(shards, tmp_path / "parts", drop_rate=drop_rate)
+    for stop in (1, 3, 4):
+        result = train(parts, stopping_at(stop))
+        assert (result.signal, result.step) == (signal.SIGINT, stop)
+    assert train(parts).signal is None
+    for kind in ("train", "val"):
+        assert losses(tmp_path / "parts", kind) == losses(tmp_path / "whole", kind)
+    assert read(tmp_path / "parts" / "samples.jsonl") == read(tmp_path / "whole" / "samples.jsonl")
+    whole, joined = (checkpoints_of(tmp_path / name)[-1] for name in ("whole", "parts"))
+    assert files_of(joined) == files_of(whole)
+
+
+def test_lines_past_the_checkpoint_are_dropped_when_a_run_goes_on_from_it(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path)
+    train(settings)
+    before = [{k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")]
+    import shutil
+
+    shutil.rmtree(checkpoints_of(tmp_path)[-1])  # as if it had died before the last save: step 3 is the newest
+    train(settings)
+    after = [{k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")]
+    assert after == before
+
+
+def test_metrics_have_the_promised_lines_and_values(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path))
+    rows = read(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in rows if row["kind"] == "val"] == [0, 3, 6]
+    for row in rows:
+        assert row["tokens"] == 64 * row["step"]
+        assert row["time"] >= 0
+    values = {"loss", "lr", "grad_norm", "tokens_per_second", "step_ms", "peak_memory_bytes"}
+    assert all(values <= row.keys() and "mfu" not in row for row in rows if row["kind"] == "train")
+    assert sorted(row["time"] for row in rows) == [row["time"] for row in rows]
+
+
+def test_the_validation_loss_does_not_depend_on_the_micro_batch(shards: Path, tmp_path: Path) -> None:
+    for n_batches in (1, 4):
+        train(tiny(shards, tmp_path / str(n_batches), n_batches=n_batches, max_iters=3))
+    first, second = (losses(tmp_path / name, "val") for name in ("1", "4"))
+    assert [loss for _, loss in first] == pytest.approx([loss for _, loss in second], abs=1e-5)
+
+
+def test_the_validation_loss_is_the_mean_over_its_first_windows(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path, eval_iters=3, n_batches=4, total_batch_size=64)  # 12 windows of 37
+    train(settings, stopping_at(1))
+    model = GPT.create(prepare(settings).config, settings.seed).eval()
+    stream = open_shards(shards).split("val")
+    rows = torch.tensor(np.stack([stream.read(16 * w, 17) for w in range(12)]))
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+    assert losses(tmp_path, "val")[0] == (0, pytest.approx(loss.item(), abs=1e-5))
+
+
+def test_transformers_loads_what_was_trained(shards: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = train(tiny(shards, tmp_path)).checkpoint
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([tokenizer("On a clear day")["input_ids"]])
+    from gptcli import load
+
+    ours = load(str(tmp_path)).model
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, ours(ids), atol=1e-5, rtol=0)
+
+
+def test_a_finished_run_says_so_and_does_nothing(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path)
+    first = train(settings)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and "lock" not in path.name}
+    again = train(settings)
+    assert again.already_finished
+    assert (again.checkpoint, again.val_loss) == (first.checkpoint, first.val_loss)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_run_may_grow_with_a_note_and_not_shrink(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path, max_iters=4))
+    events: list[Event] = []
+    assert train(tiny(shards, tmp_path, max_iters=6), events.append).step == 6
+    assert any(isinstance(event, Note) and "grows from 4 to 6 steps" in event.message for event in events)
+    with pytest.raises(UsageError, match="not shrink to 5"):
+        train(tiny(shards, tmp_path, max_iters=5))
+
+
+def test_what_makes_another_run_is_refused_and_every_difference_named(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path, max_iters=4), stopping_at(1))
+    other = tiny(shards, tmp_path, max_iters=4, seed=2, n_layers=1, total_batch_size=32, max_lr=0.5)
+    with pytest.raises(UsageError) as error:
+        train(other)
+    told = " ".join(fault.message for fault in error.value.faults)
+    for name in ("--seed 1; this call says 2", "--n-layers 2", "--total-batch-size 64", "--max-lr 0.01"):
+        assert name in told
+    assert "--fresh" in error.value.faults[-1].hint
+
+
+def test_other_data_is_refused(shards: Path, tmp_path: Path) -> None:
+    from conftest import write_shards
+
+    train(tiny(shards, tmp_path / "run"), stopping_at(1))
+    other = write_shards(tmp_path / "other", train_tokens=5_000)
+    with pytest.raises(UsageError, match="data with fingerprint"):
+        train(tiny(other, tmp_path / "run"))
+
+
+def test_micro_batch_and_intervals_are_free_to_change(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "whole"))
+    train(tiny(shards, tmp_path / "run"), stopping_at(2))
+    train(tiny(shards, tmp_path / "run", n_batches=4, eval_every=2, save_every=2, keep_last=1))
+    assert [loss for _, loss in losses(tmp_path / "run")] == pytest.approx(
+        [loss for _, loss in losses(tmp_path / "whole")], abs=1e-5
+    )
+    assert len(checkpoints_of(tmp_path / "run")) == 1
+
+
+def test_fresh_moves_the_old_run_aside_and_deletes_nothing(shards: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny(shards, run, max_iters=3))
+    events: list[Event] = []
+    train(tiny(shards, run, max_iters=4, fresh=True), events.append)
+    assert any(isinstance(event, Note) and "run.1" in event.message for event in events)
+    assert checkpoints_of(tmp_path / "run.1")[-1].name == "step_0000003"
+    assert checkpoints_of(run)[-1].name == "step_0000004"
+
+
+def test_a_second_writer_is_refused(shards: Path, tmp_path: Path) -> None:
+    from gptcli.data.locks import FolderLock
+
+    with FolderLock(tmp_path), pytest.raises(UserError):
+        train(tiny(shards, tmp_path))
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_only_the_newest_checkpoints_are_kept(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path, save_every=1, keep_last=2))
+    assert [folder.name for folder in checkpoints_of(tmp_path)] == ["step_0000005", "step_0000006"]
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file = checkpoint.save_file
+
+    def full_at_step_6(tensors: object, path: Path) -> None:
+        save_file(tensors, path)
+        if "step_0000006" in str(path):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full_at_step_6)
+    with pytest.raises(UserError, match="disk is full") as error:
+        train(tiny(shards, tmp_path))
+    assert "step_0000003" in error.value.faults[0].hint
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_0000003"]
+    monkeypatch.undo()
+    assert train(tiny(shards, tmp_path)).step == 6
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Step .* gave a loss of") as error:
+        train(tiny(shards, tmp_path, max_lr=1e30, grad_clip=0, max_iters=40, save_every=1, eval_every=40))
+    for folder in checkpoints_of(tmp_path):
+        from gptcli.model.huggingface import read_model
+
+        assert all(parameter.isfinite().all() for parameter in read_model(folder).parameters())
+    assert "--max-lr" in error.value.faults[0].hint
+    assert all(np.isfinite(loss) for _, loss in losses(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_named(shards: Path, tmp_path: Path) -> None:
+    folder = train(tiny(shards, tmp_path), stopping_at(2)).checkpoint
+    (folder / "training" / "optimizer.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="damaged"):
+        train(tiny(shards, tmp_path))
+
+
+def test_the_run_records_what_it_was_told(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path)
+    train(settings, stopping_at(1), command=["gpt", "train"])
+    train(settings, command=["gpt", "train"])
+    recorded = json.loads((tmp_path / "run.json").read_text())
+    assert TrainSettings(**{k: v for k, v in recorded["settings"].items()}) == settings
+    assert recorded["command"] == ["gpt", "train"]
+    assert recorded["data"]["fingerprint"] == open_shards(shards).fingerprint
+    assert recorded["versions"].keys() == {"gpt", "torch", "python"}
+    assert len(recorded["calls"]) == 2
+
+
+def test_events_come_in_the_order_of_the_work(shards: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    train(tiny(shards, tmp_path, max_iters=3), events.append)
+    kinds = [type(event).__name__ for event in events if not isinstance(event, Note)]
+    assert kinds == ["Started", "Evaluated", "StepDone", "StepDone", "StepDone", "Evaluated", "Sampled", "Saved"]
+    started = next(event for event in events if isinstance(event, Started))
+    assert "2 × 16 tokens × 2 accumulated × 1 process = 64 tokens a step" in started.facts["Batch"]
+    assert [event.step for event in events if isinstance(event, Evaluated | Saved)] == [0, 3, 3]
+
+
+def test_hellaswag_is_scored_while_training(shards: Path, tmp_path: Path) -> None:
+    data = tmp_path / "hellaswag.jsonl"
+    data.write_text("".join(json.dumps(row | {"ind": i}) + "\n" for i, row in enumerate(HELLASWAG_ROWS)))
+    run = tmp_path / "run"
+    train(tiny(shards, run, metrics=("Hellaswag",), hellaswag_data=str(data), eval_examples=5, context_length=32))
+    rows = [row for row in read(run / "metrics.jsonl") if row["kind"] == "hellaswag"]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert all(row["n"] == 5 and row["acc"] in (0, 0.2, 0.4, 0.6, 0.8, 1) for row in rows)
+
+
+def test_hellaswag_that_can_not_be_had_is_left_out_with_one_line_unless_it_was_asked_for(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptcli.training import evaluation
+
+    def unreachable(*args: object, **options: object) -> None:
+        raise UserError("HellaSwag could not be fetched.", "Give --hellaswag-data FILE.")
+
+    monkeypatch.setattr(evaluation, "load_within", unreachable)
+    default = tiny(shards, tmp_path / "default", max_iters=3)
+    fields = {k: getattr(default, k) for k in default.model_fields_set - {"metrics"}}
+    events: list[Event] = []
+    assert train(TrainSettings(**fields), events.append).step == 3
+    assert sum(isinstance(event, Note) and "without HellaSwag" in event.message for event in events) == 1
+    with pytest.raises(UserError, match="HellaSwag") as error:
+        train(tiny(shards, tmp_path / "asked", metrics=("hellaswag",)))
+    assert "--hellaswag-data FILE" in error.value.faults[0].hint
+    assert losses(tmp_path / "asked") == []
+
+
+def test_starting_from_other_weights_goes_on_from_their_loss(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "first", max_iters=40, eval_every=40, min_lr=1e-2))
+    train(tiny(shards, tmp_path / "second", init_from=str(tmp_path / "first")))
+    assert losses(tmp_path / "second", "val")[0][1] == pytest.approx(losses(tmp_path / "first", "val")[-1][1], abs=1e-5)
+
+
+def test_training_learns(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path, max_iters=60, eval_every=60))
+    values = [loss for _, loss in losses(tmp_path, "val")]
+    assert values[0] == pytest.approx(np.log(50_304), abs=0.1)
+    assert values[-1] < np.log(40) + 1.5  # the text has 40 words in random order
