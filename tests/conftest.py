@@ -15,7 +15,11 @@ def write_shards(folder: Path, train_tokens: int = 6_000, val_tokens: int = 600)
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     words = generator.integers(0, 50_256, 40)
-    for name, n in (("val_000000", val_tokens), ("train_000001", train_tokens // 2), ("train_000002", train_tokens // 2)):
+    for name, n in (
+        ("val_000000", val_tokens),
+        ("train_000001", train_tokens // 2),
+        ("train_000002", train_tokens // 2),
+    ):
         np.save(folder / f"{name}.npy", words[generator.integers(0, len(words), n)].astype(np.uint16))
     return folder
 

@@ -87,7 +87,10 @@ def test_weights_in_several_files_are_read(tmp_path: Path) -> None:
     write_model(tmp_path, model, eot=None)
     tensors = list(load_file(tmp_path / "model.safetensors").items())
     (tmp_path / "model.safetensors").unlink()
-    parts = {"model-00001-of-00002.safetensors": dict(tensors[::2]), "model-00002-of-00002.safetensors": dict(tensors[1::2])}
+    parts = {
+        "model-00001-of-00002.safetensors": dict(tensors[::2]),
+        "model-00002-of-00002.safetensors": dict(tensors[1::2]),
+    }
     for name, part in parts.items():
         save_file(part, tmp_path / name)
     weight_map = {tensor: name for name, part in parts.items() for tensor in part}

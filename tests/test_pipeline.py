@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiktoken
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from tiktoken.load import load_tiktoken_bpe
 
 from gptcli.data import encoder as encoder_module
 from gptcli.data import workers
@@ -31,7 +33,7 @@ from gptcli.data.workers import encode_all
 from gptcli.data.writer import ShardWriter, _ShardFile
 from gptcli.errors import UsageError, UserError
 from gptcli.settings import TokenizeSettings
-from gptcli.tokenizer import get_tokenizer
+from gptcli.tokenizer import Tokenizer, get_tokenizer
 
 BOOKS = Path(__file__).parents[2] / "shared" / "data" / "books.parquet"
 TEXTS = ["One two three.", "", "It's <|endoftext|> in the middle.", "naïve 😀 日本\r\n\x00", "word " * 300]
@@ -64,9 +66,9 @@ def all_files(folder: Path) -> dict[str, bytes]:
 # --- the shards
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(
-    total=st.integers(2, 400), shard_size=st.integers(1, 60), val_tokens=st.none() | st.integers(0, 50), data=st.data()
+    total=st.integers(2, 150), shard_size=st.integers(1, 60), val_tokens=st.none() | st.integers(0, 50), data=st.data()
 )
 def test_shards_are_cut_as_promised_however_the_tokens_come(
     tmp_path_factory: pytest.TempPathFactory, total: int, shard_size: int, val_tokens: int | None, data: st.DataObject
@@ -148,6 +150,23 @@ def test_the_manifest_tells_what_lies_there_and_from_what(tmp_path: Path) -> Non
         "separator": "\n",
     }
     assert verify(tmp_path / "out").tokens == manifest.totals.tokens
+
+
+def test_a_vocabulary_over_65536_is_stored_in_32_bits_and_its_file_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpt2 = get_tokenizer("gpt2")
+    wide = Tokenizer(
+        tiktoken.Encoding(
+            "wide", pat_str=gpt2.pattern, mergeable_ranks=gpt2.ranks, special_tokens={"<|endoftext|>": 70_000}
+        )
+    )
+    monkeypatch.setattr(encoder_module, "get_tokenizer", lambda name: wide)
+    run(tmp_path, save_jsonl(tmp_path / "a.jsonl", TEXTS), tokenizer_model="wide", val_tokens=0)
+    array = np.load(tmp_path / "out" / "train_000001.npy")
+    assert array.dtype == np.uint32
+    assert array.tolist() == [70_000 if token == 50_256 else token for token in tokens_of(TEXTS)]
+    assert load_tiktoken_bpe(str(tmp_path / "out" / "tokenizer.tiktoken")) == gpt2.ranks
 
 
 def test_the_fingerprint_is_of_the_tokens_not_of_where_they_came_from(tmp_path: Path) -> None:

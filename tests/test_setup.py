@@ -87,7 +87,9 @@ def test_the_vocabulary_is_the_datas_rounded_up(shards: Path) -> None:
 
 def test_a_default_warm_up_fits_itself_to_a_short_run_and_an_explicit_one_is_refused(shards: Path) -> None:
     settings = tiny(shards, Path("unused"), max_iters=60)
-    short = prepare(settings.__class__(**{k: getattr(settings, k) for k in settings.model_fields_set - {"warmup_iters"}}))
+    short = prepare(
+        settings.__class__(**{k: getattr(settings, k) for k in settings.model_fields_set - {"warmup_iters"}})
+    )
     assert short.warmup == 6
     assert any("warm-up takes 6" in note for note in short.notes)
     assert "--warmup-iters 60 does not end" in faults_of(shards, max_iters=60, warmup_iters=60)[0]
@@ -98,7 +100,13 @@ def test_weights_to_start_from_bring_their_shape_and_options_may_not_contradict(
     write_model(tmp_path, GPT.create(config, seed=0), eot=None)
     from gptcli.settings import TrainSettings
 
-    options = {"data_root": str(shards), "init_from": str(tmp_path), "max_iters": 5, "n_batches": 1, "total_batch_size": 16}
+    options = {
+        "data_root": str(shards),
+        "init_from": str(tmp_path),
+        "max_iters": 5,
+        "n_batches": 1,
+        "total_batch_size": 16,
+    }
     assert prepare(TrainSettings(**options)).config == config
     with pytest.raises(UsageError, match="--n-layers is 7"):
         prepare(TrainSettings(**options, n_layers=7))
@@ -116,8 +124,8 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
 
 
 def test_the_plan_tells_size_and_length_without_building_anything(shards: Path) -> None:
-    planned = plan(tiny(shards, Path("unused"), emb_dim=768, n_heads=12, n_layers=12, context_length=1024, qkv_bias=True,
-                        n_batches=1, total_batch_size=2048, max_iters=10)).as_dict()  # fmt: skip
+    planned = plan(tiny(shards, Path("unused"), emb_dim=768, n_heads=12, n_layers=12, context_length=1024,
+                        qkv_bias=True, n_batches=1, total_batch_size=2048, max_iters=10)).as_dict()  # fmt: skip
     assert planned["parameters"] == 124_439_808 + 47 * 768  # padded to 50,304 tokens
     assert planned["steps"] == 10
     assert planned["tokens"] == 20_480

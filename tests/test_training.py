@@ -21,12 +21,13 @@ from gptcli.model.network import GPT
 from gptcli.optim.schedules import warmup_cosine
 from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint
-from gptcli.training.events import Event, Evaluated, Note, Saved, Started, StepDone
+from gptcli.training.events import Evaluated, Event, Note, Saved, Started, StepDone
 from gptcli.training.metrics import read
 from gptcli.training.setup import prepare
 
 HELLASWAG_ROWS = [
-    {"ctx": f"Number {i} walks into", "endings": ["a bar.", "the sea.", "a wall.", "town."], "label": i % 4} for i in range(8)
+    {"ctx": f"Number {i} walks into", "endings": ["a bar.", "the sea.", "a wall.", "town."], "label": i % 4}
+    for i in range(8)
 ]
 
 
@@ -104,12 +105,16 @@ def test_a_run_that_was_stopped_and_continued_equals_an_uninterrupted_one_bit_fo
 def test_lines_past_the_checkpoint_are_dropped_when_a_run_goes_on_from_it(shards: Path, tmp_path: Path) -> None:
     settings = tiny(shards, tmp_path)
     train(settings)
-    before = [{k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")]
+    before = [
+        {k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")
+    ]
     import shutil
 
     shutil.rmtree(checkpoints_of(tmp_path)[-1])  # as if it had died before the last save: step 3 is the newest
     train(settings)
-    after = [{k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")]
+    after = [
+        {k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")
+    ]
     assert after == before
 
 
@@ -160,7 +165,9 @@ def test_transformers_loads_what_was_trained(shards: Path, tmp_path: Path) -> No
 def test_a_finished_run_says_so_and_does_nothing(shards: Path, tmp_path: Path) -> None:
     settings = tiny(shards, tmp_path)
     first = train(settings)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and "lock" not in path.name}
+    before = {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and "lock" not in path.name
+    }
     again = train(settings)
     assert again.already_finished
     assert (again.checkpoint, again.val_loss) == (first.checkpoint, first.val_loss)
@@ -250,7 +257,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Step .* gave a loss of") as error:
+    with pytest.raises(UserError, match=r"Step .* gave a loss of") as error:
         train(tiny(shards, tmp_path, max_lr=1e30, grad_clip=0, max_iters=40, save_every=1, eval_every=40))
     for folder in checkpoints_of(tmp_path):
         from gptcli.model.huggingface import read_model
@@ -272,7 +279,7 @@ def test_the_run_records_what_it_was_told(shards: Path, tmp_path: Path) -> None:
     train(settings, stopping_at(1), command=["gpt", "train"])
     train(settings, command=["gpt", "train"])
     recorded = json.loads((tmp_path / "run.json").read_text())
-    assert TrainSettings(**{k: v for k, v in recorded["settings"].items()}) == settings
+    assert TrainSettings(**recorded["settings"]) == settings
     assert recorded["command"] == ["gpt", "train"]
     assert recorded["data"]["fingerprint"] == open_shards(shards).fingerprint
     assert recorded["versions"].keys() == {"gpt", "torch", "python"}

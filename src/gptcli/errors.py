@@ -35,6 +35,14 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class ToldElsewhereError(UserError):
+    """Another process of the run failed and has told the user; this one ends with the same exit code, silently."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("another process of the run failed")
+        self.exit_code = exit_code
+
+
 def raise_if(faults: list[Fault]) -> None:
     """Raise all collected faults of a call at once; nothing when there are none."""
     if faults:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # (karpathy/build-nanogpt, play.ipynb) and means nothing on other text; its score is that of `gpt eval hellaswag`.
 GPT2_LOSS, GPT2_HELLASWAG = 3.2924, 0.2955
 DEFAULT_NAME = Path("plots") / "training.png"
+PICTURES = (".png", ".svg", ".pdf")
 _TRAIN, _VAL, _BASELINE = "#9ecae1", "#08519c", "#b03a2e"
 
 
@@ -37,8 +38,7 @@ def plot(run: Path, output: Path | None = None) -> Path:
     except ImportError as error:
         raise UserError("Drawing needs matplotlib, which is not installed.", "pip install matplotlib") from error
     target = output or run / DEFAULT_NAME
-    supported = FigureCanvasAgg.get_supported_filetypes()
-    if target.suffix.lstrip(".").lower() not in supported:
+    if target.suffix.lower() not in PICTURES:
         raise UsageError(f"--output: {target.name} is no kind of picture that can be drawn.", "Use .png, .svg or .pdf.")
     scores = _series(rows, "hellaswag", "acc_norm")
     figure = Figure(figsize=(12 if len(scores[0]) else 7, 4.5), dpi=150, layout="constrained")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import TyperException
 
-from gptcli.errors import Fault, UserError
+from gptcli.errors import Fault, ToldElsewhereError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,6 +79,8 @@ class Reporting:
 
 def explain(error: BaseException) -> tuple[int, list[Fault]]:
     """The exit code for an error, and what to tell of it."""
+    if isinstance(error, ToldElsewhereError):
+        return error.exit_code, []
     if isinstance(error, UserError):
         return error.exit_code, error.faults
     if isinstance(error, KeyboardInterrupt):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
@@ -12,17 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gptcli.distributed.runtime import Ranks
-from gptcli.errors import UserError
+from gptcli.errors import ToldElsewhereError, UserError
 
 T = TypeVar("T")
-
-
-class ToldByMainError(UserError):
-    """Another process failed and has told the user; this one ends with the same exit code and says nothing."""
-
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("the first process of the run failed")
-        self.exit_code = exit_code
 
 
 class Group:
@@ -43,8 +36,15 @@ class Group:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if dist.is_initialized():
+        if self.ranks.world_size == 1 or not dist.is_initialized():
+            return
+        # Gloo's threads must end while the interpreter lives: one that holds a tensor when Python shuts down aborts the
+        # process. They end with the last reference to their group, and a wrapped model is a cycle that holds one.
+        self._hosts = None
+        gc.collect()
+        if error is None or self.device.type != "cuda":  # NCCL would wait for ranks that are no more
             dist.destroy_process_group()
+        gc.collect()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as it is trained: gradients averaged over the processes while they are computed (DDP)."""
@@ -93,7 +93,7 @@ class Group:
             raise failure
         result, exit_code = told[0]
         if exit_code is not None:
-            raise ToldByMainError(exit_code)
+            raise ToldElsewhereError(exit_code)
         return result  # type: ignore[return-value]  # the broadcast has filled it
 
     def wait(self) -> None:

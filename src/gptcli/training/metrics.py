@@ -20,20 +20,24 @@ def append(file: Path, row: dict[str, Any]) -> None:
 
 def read(file: Path) -> list[dict[str, Any]]:
     """The rows of a file, none where it is missing; a last line that a crash cut off is passed over."""
+    return _rows(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def keep_rows(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop the rows that are not `wanted`: what was logged past the checkpoint that a run resumes from."""
     if not file.exists():
-        return []
+        return
+    before = file.read_text(encoding="utf-8")
+    after = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(before) if wanted(row))
+    if after != before:
+        write_bytes(file, after.encode())
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in text.splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
             continue
     return rows
-
-
-def keep_rows(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Drop the rows that are not `wanted`: what was logged past the checkpoint that a run resumes from."""
-    rows = read(file)
-    kept = [row for row in rows if wanted(row)]
-    if len(kept) < len(rows):
-        write_bytes(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode())
