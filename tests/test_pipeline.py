@@ -246,12 +246,13 @@ def test_a_panic_of_the_tokenizer_is_told_as_an_error(monkeypatch: pytest.Monkey
     class PanicException(BaseException):
         pass
 
-    def panic(text: str) -> list[int]:
-        raise PanicException("stack overflow")
+    class Panicking:
+        def encode_ordinary(self, text: str) -> list[int]:
+            raise PanicException("stack overflow")
 
     encoder = BulkEncoder("gpt2", "tiktoken")
-    monkeypatch.setattr(encoder.tokenizer, "encode", panic)
-    with pytest.raises(UserError, match="fails on the document that begins 'long"):
+    monkeypatch.setattr(encoder.tokenizer, "_encoding", Panicking())
+    with pytest.raises(UserError, match="fails on the text that begins 'long"):
         encoder.encode(["long long document"])
 
 

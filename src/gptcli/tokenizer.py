@@ -26,12 +26,24 @@ class Tokenizer:
         self.eot: int = encoding.eot_token
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`. What looks like a special token is ordinary text: a document can't end itself."""
-        return self._encoding.encode_ordinary(text)
+        """The ids of `text`. What looks like a special token is ordinary text: a document can't end itself.
+
+        Raises UserError for a text that tiktoken can't cope with.
+        """
+        try:
+            return self._encoding.encode_ordinary(text)
+        except BaseException as error:
+            # A panic in tiktoken's Rust comes as a BaseException of a class that can't be imported.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise UserError(
+                f"The tokenizer {self.name} fails on the text that begins {text[:40]!r}.",
+                "It has too long a run of one kind of character: shorten it, or leave the text out.",
+            ) from error
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """`encode` of each text."""
-        return self._encoding.encode_ordinary_batch(texts, num_threads=1)
+        return [self.encode(text) for text in texts]
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of `ids`; an id that the vocabulary does not hold (padding) has none."""

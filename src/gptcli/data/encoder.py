@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from gptcli.data.shard_format import Ids
-from gptcli.errors import UserError
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 
 Engine = Literal["auto", "gigatoken", "tiktoken"]
@@ -89,7 +88,7 @@ class BulkEncoder:
         parts = [eot[:0]]
         for text in texts:
             parts.append(eot)
-            parts += [np.array(encode(self.tokenizer, piece), dtype=self.dtype) for piece in self._pieces(text)]
+            parts += [np.array(self.tokenizer.encode(piece), dtype=self.dtype) for piece in self._pieces(text)]
         return np.concatenate(parts)
 
     def _pieces(self, text: str) -> Iterator[str]:
@@ -117,20 +116,6 @@ class BulkEncoder:
         self._gigatoken = None  # before the next is made: its memory can be used again
         self._gigatoken = _load_gigatoken(self.tokenizer)
         self._tokens_left = _TOKENS_UNTIL_RENEWAL
-
-
-def encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokenizer.encode, with a UserError in place of a panic of tiktoken's."""
-    try:
-        return tokenizer.encode(text)
-    except BaseException as error:
-        # A Rust panic comes as a BaseException of a class that can't be imported.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise UserError(
-            f"The tokenizer {tokenizer.name} fails on the document that begins {text[:40]!r}.",
-            "It has too long a run of one kind of character: shorten it, or leave the document out.",
-        ) from error
 
 
 def rank_file(tokenizer: Tokenizer) -> bytes:

@@ -1,0 +1,63 @@
+"""What the README and the examples tell people to type is accepted, and its Python runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import tiny
+
+from gptcli import train
+from gptcli.cli.main import run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUICKSTART = (ROOT / "examples" / "quickstart.sh").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()] + QUICKSTART.splitlines()
+    return [line.split("  #")[0].split(" > ")[0].strip() for line in lines if line.startswith("gpt ")]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(commands()) > 20
+    assert {line.split()[1] for line in commands()} == {"tokenize", "train", "eval", "generate", "plot"}
+
+
+@pytest.mark.parametrize("line", commands())
+def test_every_command_is_accepted(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "medium.toml").write_text('[train]\npreset = "gpt2-medium"\n')
+    words = [word for word in shlex.split(line)[1:] if word not in ("--print-config", "--json")]
+    assert run([*words, "--print-config"]) == 0, capsys.readouterr().err
+    assert f"[{words[0]}]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_the_python_runs(block: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny(shards, Path("log")))
+    exec(compile(block, "README.md", "exec"), {})  # noqa: S102 (our own page)
+
+
+def test_every_file_that_the_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_example_scripts_are_valid() -> None:
+    for script in (ROOT / "examples").glob("*.sh"):
+        subprocess.run(["bash", "-n", str(script)], check=True)
