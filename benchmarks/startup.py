@@ -39,12 +39,11 @@ app()
 def hand_written(options: int) -> str:
     kinds = ("int", "float", "str", "bool")
     defaults = {"int": "1", "float": "0.5", "str": "'text'", "bool": "False"}
-    parameters = [
-        f"    option_{i}: Annotated[{kind}, typer.Option(help='What the option {i} does.', rich_help_panel='Group {i}')]"
-        f" = {defaults[kind]},".replace(f"Group {i}", f"Group {i % 6}")
-        for i in range(options)
-        for kind in [kinds[i % 4]]
-    ]
+    parameters = []
+    for i in range(options):
+        kind = kinds[i % len(kinds)]
+        option = f"typer.Option(help='What option {i} does.', rich_help_panel='Group {i % 6}')"
+        parameters.append(f"    option_{i}: Annotated[{kind}, {option}] = {defaults[kind]},")
     return HAND_WRITTEN.format(parameters="\n".join(parameters))
 
 
@@ -59,9 +58,8 @@ def ratio(ours: list[str], theirs: list[str], runs: int) -> str:
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
     ratios = sorted(a / b for a, b in pairs)
     medians = [1000 * statistics.median(side) for side in zip(*pairs, strict=True)]
-    return (
-        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); {medians[0]:.0f} and {medians[1]:.0f} ms"
-    )
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    return f"{statistics.median(ratios):.2f} ({spread}); {medians[0]:.0f} and {medians[1]:.0f} ms"
 
 
 def main() -> None:
@@ -75,7 +73,8 @@ def main() -> None:
         for name, settings in COMMANDS.items():
             script = Path(folder) / f"{name}_by_hand.py"
             script.write_text(hand_written(len(settings.model_fields) + COMMON_OPTIONS), encoding="utf-8")
-            print(f"gpt {name} --help / by hand: {ratio([*gpt, name, '--help'], [python, str(script), '--help'], runs)}")
+            ours, theirs = [*gpt, name, "--help"], [python, str(script), "--help"]
+            print(f"gpt {name} --help / by hand: {ratio(ours, theirs, runs)}")
 
 
 if __name__ == "__main__":

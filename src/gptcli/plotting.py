@@ -68,7 +68,7 @@ def _draw_loss(axis: Axes, rows: list[dict[str, Any]], beside_gpt2: bool) -> Non
             f"{val_losses[-1]:.3f}",
             (val_steps[-1], val_losses[-1]),
             textcoords="offset points",
-            xytext=(0, 8),
+            xytext=(0, -14),
             ha="right",
             color=_VAL,
         )
