@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import tiny
+from small_runs import tiny
 
 from gptcli import train
 from gptcli.errors import UsageError

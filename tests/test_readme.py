@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import tiny
+from small_runs import tiny
 
 from gptcli import train
 from gptcli.cli.main import run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny, write_shards
+from small_runs import tiny, write_shards
 
 from gptcli.distributed.runtime import Ranks
 from gptcli.errors import UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from small_runs import tiny
 
 from gptcli import train
 from gptcli.data.order import window_of
@@ -195,7 +195,7 @@ def test_what_makes_another_run_is_refused_and_every_difference_named(shards: Pa
 
 
 def test_other_data_is_refused(shards: Path, tmp_path: Path) -> None:
-    from conftest import write_shards
+    from small_runs import write_shards
 
     train(tiny(shards, tmp_path / "run"), stopping_at(1))
     other = write_shards(tmp_path / "other", train_tokens=5_000)

@@ -1,0 +1,49 @@
+"""What several tests stand on: small token shards, and settings of a run that takes about a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from gptcli.settings import TrainSettings
+
+
+def write_shards(folder: Path, train_tokens: int = 6_000, val_tokens: int = 600) -> Path:
+    """Shards without a manifest, as the original left them; a text of few words, so that a model learns it quickly."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    words = generator.integers(0, 50_256, 40)
+    for name, n in (
+        ("val_000000", val_tokens),
+        ("train_000001", train_tokens // 2),
+        ("train_000002", train_tokens // 2),
+    ):
+        np.save(folder / f"{name}.npy", words[generator.integers(0, len(words), n)].astype(np.uint16))
+    return folder
+
+
+def tiny(shards: Path, log_dir: Path, **changes: object) -> TrainSettings:
+    """Settings of a run that takes about a second."""
+    options: dict[str, object] = {
+        "data_root": str(shards),
+        "log_dir": str(log_dir),
+        "n_layers": 2,
+        "n_heads": 2,
+        "emb_dim": 16,
+        "context_length": 16,
+        "n_batches": 2,
+        "total_batch_size": 64,
+        "max_iters": 6,
+        "warmup_iters": 2,
+        "max_lr": 1e-2,
+        "min_lr": 1e-3,
+        "eval_every": 3,
+        "eval_iters": 2,
+        "save_every": 3,
+        "sample_every": 3,
+        "metrics": ("none",),
+        "device": "cpu",
+        "seed": 1,
+    }
+    return TrainSettings(**{**options, **changes})
