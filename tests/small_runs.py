@@ -9,7 +9,7 @@ import numpy as np
 from gptcli.settings import TrainSettings
 
 
-def write_shards(folder: Path, train_tokens: int = 6_000, val_tokens: int = 600) -> Path:
+def write_shards(folder: Path, train_tokens: int = 6_000, val_tokens: int = 1_050) -> Path:
     """Shards without a manifest, as the original left them; a text of few words, so that a model learns it quickly."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)

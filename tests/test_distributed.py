@@ -60,28 +60,49 @@ def train_losses(run: Path) -> list[float]:
     return [row["loss"] for row in read(run / "metrics.jsonl") if row["kind"] in ("train", "val")]
 
 
-def test_two_processes_log_the_losses_of_one_and_either_continues_the_other(shards: Path, tmp_path: Path) -> None:
-    train(tiny(shards, tmp_path / "one", max_iters=6))
-    two = tiny(shards, tmp_path / "two", max_iters=4)
-    process = start(words_of(two, "--gpus", "2"))
+def test_two_processes_log_the_losses_of_one_and_continue_its_run(shards: Path, tmp_path: Path) -> None:
+    def settings(run: str) -> TrainSettings:
+        # Two micro-batches for each of two processes; 65 validation windows, which they can't share evenly.
+        return tiny(shards, tmp_path / run, n_batches=1, eval_iters=100, max_iters=6, eval_every=2)
+
+    def stop_after_two(event: object) -> None:
+        if getattr(event, "step", 0) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    assert train(settings("one")).step == 6
+    assert train(settings("two"), stop_after_two).step == 2
+    process = start(words_of(settings("two"), "--gpus", "2"))
     _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert told.count("Checkpoint:") == 1  # only the first process speaks
-    schedule = tiny(shards, tmp_path / "four", max_iters=4)
-    train(schedule)
-    assert train_losses(tmp_path / "two") == pytest.approx(train_losses(tmp_path / "four"), abs=1e-5)
+    one, two = (train_losses(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == 6 + 4
+    assert two == pytest.approx(one, abs=1e-5)
+
+
+def test_a_user_error_in_a_run_of_two_is_told_once_with_its_exit_code(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path / "run", max_lr=1e30, grad_clip=0, max_iters=40, save_every=40, eval_every=40)
+    process = start(words_of(settings, "--gpus", "2"))
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1, told
+    assert told.count("error:") == 1
+    assert "so the run stops" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.skipif(not CHILDREN.exists(), reason="needs /proc to see what processes there are")
-def test_two_processes_that_are_stopped_save_end_with_75_and_continue_on_one(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_two_processes_that_are_stopped_save_and_continue_on_one(
+    shards: Path, tmp_path: Path, number: int, code: int
+) -> None:
     settings = tiny(shards, tmp_path / "run", max_iters=3_000, eval_every=3_000, sample_every=3_000, save_every=3_000)
     process = start(words_of(settings, "--gpus", "2"))
     wait_for_step(tmp_path / "run", 3)
     ranks = ranks_of(process)
     assert len(ranks) >= 2
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
+    assert process.returncode == code, told
     assert "The same command continues" in told
     assert not any(is_alive(pid) for pid in ranks)
     stopped_at = max(row["step"] for row in read(tmp_path / "run" / "metrics.jsonl"))

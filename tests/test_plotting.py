@@ -9,6 +9,7 @@ import pytest
 from small_runs import tiny
 
 from gptcli import train
+from gptcli.data.sources import DatasetSource
 from gptcli.errors import UsageError
 from gptcli.plotting import _is_fineweb_in_gpt2, plot
 
@@ -39,14 +40,17 @@ def test_the_picture_lies_in_the_run_and_shows_what_was_measured(run: Path, tmp_
 
 
 def test_gpt2s_loss_line_is_for_fineweb_edu_in_gpt2_tokens_only(tmp_path: Path) -> None:
-    recorded = {"identity": {}, "steps": 1, "settings": {}, "tokenizer": "gpt2", "data": {"sources": {}}}
+    recorded = {"identity": {}, "steps": 1, "warmup": 0, "settings": {}, "tokenizer": "gpt2", "data": {}}
     file = tmp_path / "run.json"
     for dataset, tokenizer, expected in (
         ("HuggingFaceFW/fineweb-edu", "gpt2", True),
         ("HuggingFaceFW/fineweb-edu", "cl100k_base", False),
         ("HuggingFaceFW/fineweb", "gpt2", False),
     ):
-        recorded |= {"tokenizer": tokenizer, "data": {"sources": {"dataset_path": dataset}}}
+        recorded |= {
+            "tokenizer": tokenizer,
+            "data": {"sources": DatasetSource(dataset, None, "train", "text").record()},
+        }
         file.write_text(json.dumps(recorded))
         assert _is_fineweb_in_gpt2(tmp_path) is expected
 

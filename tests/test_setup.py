@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from small_runs import tiny, write_shards
 
+from gptcli.data.pipeline import tokenize
 from gptcli.distributed.runtime import Ranks
-from gptcli.errors import UsageError
+from gptcli.errors import UsageError, UserError
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
 from gptcli.optim.schedules import warmup_cosine
 from gptcli.planning import plan
+from gptcli.settings import TokenizeSettings, TrainSettings
 from gptcli.training.setup import ORIGINAL_STEPS, Setup, prepare
 
 
@@ -79,10 +81,13 @@ def test_too_little_data_is_told_with_what_to_change(tmp_path: Path) -> None:
     assert "shorter than one sequence" in faults_of(short)[0]
 
 
-def test_the_vocabulary_is_the_datas_rounded_up(shards: Path) -> None:
+def test_the_vocabulary_is_the_datas_rounded_up(shards: Path, tmp_path: Path) -> None:
     assert resolved(shards).config.vocab_size == 50_304
     assert resolved(shards, vocab_size=60_000).config.vocab_size == 60_000
-    assert "too small" in faults_of(shards, vocab_size=50_000)[0]
+    (tmp_path / "a.txt").write_text("A word and a word. " * 200)
+    tokenize(TokenizeSettings(sources=(str(tmp_path / "a.txt"),), local_dir=str(tmp_path / "data")))
+    assert resolved(tmp_path / "data").config.vocab_size == 50_304
+    assert "too small" in faults_of(tmp_path / "data", vocab_size=50_000)[0]
 
 
 def test_a_default_warm_up_fits_itself_to_a_short_run_and_an_explicit_one_is_refused(shards: Path) -> None:
@@ -98,8 +103,6 @@ def test_a_default_warm_up_fits_itself_to_a_short_run_and_an_explicit_one_is_ref
 def test_weights_to_start_from_bring_their_shape_and_options_may_not_contradict(shards: Path, tmp_path: Path) -> None:
     config = GPTConfig(vocab_size=50_304, emb_dim=8, context_length=16, n_layers=1, n_heads=2, qkv_bias=True)
     write_model(tmp_path, GPT.create(config, seed=0), eot=None)
-    from gptcli.settings import TrainSettings
-
     options = {
         "data_root": str(shards),
         "init_from": str(tmp_path),
@@ -134,3 +137,32 @@ def test_the_plan_tells_size_and_length_without_building_anything(shards: Path) 
     # 6 FLOPs for each weight that is multiplied with, and attention's scores: 12 layers × 12 × 768 × 1024.
     multiplied = planned["parameters"] - 1024 * 768
     assert planned["flops"] == (6 * multiplied + 12 * 12 * 768 * 1024) * 20_480
+
+
+def test_a_validation_split_that_is_too_short_is_told_with_what_to_change(tmp_path: Path) -> None:
+    short = write_shards(tmp_path / "short", val_tokens=12)
+    assert "--val-tokens" in faults_of(short)[0]
+
+
+def test_tokens_too_wide_for_gpt2_need_their_vocabulary_told(tmp_path: Path) -> None:
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    for name in ("val_000000", "train_000001"):
+        np.save(wide / f"{name}.npy", np.arange(2_000, dtype=np.uint32))
+    assert "--vocab-size" in faults_of(wide)[0]
+    assert resolved(wide, vocab_size=128_256).tokenizer is None
+
+
+def test_none_stands_alone_among_the_metrics(shards: Path) -> None:
+    assert resolved(shards, metrics=("none",)).metrics == ()
+    assert "none stands alone" in faults_of(shards, metrics=("hellaswag", "none"))[0]
+
+
+def test_weights_of_another_tokenizer_are_refused(shards: Path, tmp_path: Path) -> None:
+    config = GPTConfig(vocab_size=60_000, emb_dim=8, context_length=16, n_layers=1, n_heads=2)
+    write_model(tmp_path, GPT.create(config, seed=0), eot=None)
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"gptcli_encoding": {"name": "gpt2", "sha256": "' + "0" * 64 + '"}}', encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="not the one"):
+        resolved(shards, init_from=str(tmp_path), context_length=16, emb_dim=8, n_layers=1, n_heads=2)

@@ -68,7 +68,7 @@ def test_a_read_past_the_end_is_an_error(tmp_path: Path, start: int, count: int)
 
 def test_windows_run_across_the_borders_of_shards(tmp_path: Path) -> None:
     tokens = save_shards(tmp_path, [10, 3, 1, 20])
-    windows = WindowReader(open_shards(tmp_path).split("train"), 4)
+    windows = WindowReader(open_shards(tmp_path).split("train"), 4, 50_257)
     assert len(windows) == 8
     x, y = windows.read(np.array([7, 0, 2, 3]))
     assert x.shape == y.shape == (4, 4)

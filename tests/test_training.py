@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import tiny
+from small_runs import tiny, write_shards
 
 from gptcli import train
 from gptcli.data.order import window_of
@@ -105,17 +106,10 @@ def test_a_run_that_was_stopped_and_continued_equals_an_uninterrupted_one_bit_fo
 def test_lines_past_the_checkpoint_are_dropped_when_a_run_goes_on_from_it(shards: Path, tmp_path: Path) -> None:
     settings = tiny(shards, tmp_path)
     train(settings)
-    before = [
-        {k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")
-    ]
-    import shutil
-
+    before = {kind: losses(tmp_path, kind) for kind in ("train", "val")}
     shutil.rmtree(checkpoints_of(tmp_path)[-1])  # as if it had died before the last save: step 3 is the newest
     train(settings)
-    after = [
-        {k: v for k, v in row.items() if k in ("kind", "step", "loss")} for row in read(tmp_path / "metrics.jsonl")
-    ]
-    assert after == before
+    assert {kind: losses(tmp_path, kind) for kind in ("train", "val")} == before
 
 
 def test_metrics_have_the_promised_lines_and_values(shards: Path, tmp_path: Path) -> None:
@@ -139,7 +133,7 @@ def test_the_validation_loss_does_not_depend_on_the_micro_batch(shards: Path, tm
 
 
 def test_the_validation_loss_is_the_mean_over_its_first_windows(shards: Path, tmp_path: Path) -> None:
-    settings = tiny(shards, tmp_path, eval_iters=3, n_batches=4, total_batch_size=64)  # 12 windows of 37
+    settings = tiny(shards, tmp_path, eval_iters=3, n_batches=4, total_batch_size=64)  # 12 windows of 65
     train(settings, stopping_at(1))
     model = GPT.create(prepare(settings).config, settings.seed).eval()
     stream = open_shards(shards).split("val")
@@ -195,8 +189,6 @@ def test_what_makes_another_run_is_refused_and_every_difference_named(shards: Pa
 
 
 def test_other_data_is_refused(shards: Path, tmp_path: Path) -> None:
-    from small_runs import write_shards
-
     train(tiny(shards, tmp_path / "run"), stopping_at(1))
     other = write_shards(tmp_path / "other", train_tokens=5_000)
     with pytest.raises(UsageError, match="data with fingerprint"):
@@ -337,3 +329,117 @@ def test_training_learns(shards: Path, tmp_path: Path) -> None:
     values = [loss for _, loss in losses(tmp_path, "val")]
     assert values[0] == pytest.approx(np.log(50_304), abs=0.1)
     assert values[-1] < np.log(40) + 1.5  # the text has 40 words in random order
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run_too(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="so the run stops"):
+        train(tiny(shards, tmp_path, max_lr=1e30, grad_clip=0, max_iters=40, save_every=1, eval_every=1))
+    assert all(np.isfinite(loss) for _, loss in losses(tmp_path, "val"))
+
+
+def test_ids_beyond_the_vocabulary_name_the_shard(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "data")
+    np.save(folder / "train_000002.npy", np.full(3_000, 60_000, dtype=np.uint16))
+    with pytest.raises(UserError, match=r"train_000002\.npy holds the id 60,000"):
+        train(tiny(folder, tmp_path / "run", max_iters=30))
+
+
+def test_shards_of_another_vocabulary_are_ids_only(shards: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = train(tiny(shards, tmp_path, vocab_size=60_000, max_iters=3), events.append)
+    assert any(isinstance(event, Note) and "tokenizer is not known" in event.message for event in events)
+    assert not (result.checkpoint / "tokenizer.json").exists()
+    assert json.loads((result.checkpoint / "config.json").read_text())["eos_token_id"] is None
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+def test_a_call_that_failed_before_its_first_step_does_not_bind_the_next(shards: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{}\n")
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=r"bad\.jsonl"):
+        train(tiny(shards, run, metrics=("hellaswag",), hellaswag_data=str(bad)))
+    assert train(tiny(shards, run, n_layers=1, max_iters=3)).step == 3
+
+
+def test_checkpoints_of_an_unknown_run_are_left_alone(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path, max_iters=3))
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(UsageError, match=r"no run\.json"):
+        train(tiny(shards, tmp_path, max_iters=3))
+    assert len(checkpoints_of(tmp_path)) == 1
+
+
+def test_a_crash_between_the_renames_of_a_save_loses_no_checkpoint(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path)
+    folder = train(settings, stopping_at(2)).checkpoint
+    before = files_of(folder)
+    folder.rename(folder.with_name(".replaced-step_0000002"))
+    checkpoint.remove_unfinished(tmp_path)
+    assert files_of(folder) == before
+
+
+def test_a_run_that_grows_keeps_its_warm_up(shards: Path, tmp_path: Path) -> None:
+    def settings(max_iters: int) -> TrainSettings:
+        asked = tiny(shards, tmp_path, max_iters=max_iters)
+        return TrainSettings(**{k: getattr(asked, k) for k in asked.model_fields_set - {"warmup_iters"}})
+
+    train(settings(20))  # the default warm-up becomes 2 steps of 20
+    train(settings(60), stopping_at(22))
+    rates = [row["lr"] for row in read(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
+    assert rates[20] == warmup_cosine(20, steps=60, warmup=2, max_lr=1e-2, min_lr=1e-3)
+
+
+def test_a_run_continues_without_the_weights_that_it_began_with(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "first", max_iters=3))
+    second = tiny(shards, tmp_path / "second", init_from=str(tmp_path / "first"))
+    train(second, stopping_at(2))
+    shutil.rmtree(tmp_path / "first")
+    assert train(second).step == 6
+
+
+def test_numbers_that_are_read_a_step_late_are_the_same(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gptcli.training import loop
+
+    train(tiny(shards, tmp_path / "at once"))
+    monkeypatch.setattr(loop, "reads_late", lambda device: True)
+    order: list[int] = []
+    log_step = loop.Loop._log_step
+
+    def noting(self: loop.Loop, unread: loop._Unread | None) -> None:
+        order.append(self._step - unread.step if unread else -1)
+        log_step(self, unread)
+
+    monkeypatch.setattr(loop.Loop, "_log_step", noting)
+    train(tiny(shards, tmp_path / "late"))
+    assert losses(tmp_path / "late") == losses(tmp_path / "at once")
+    assert 1 in order  # between evaluations a step is read while the next one runs
+
+
+def test_a_sample_may_hold_any_character_that_ends_lines(shards: Path, tmp_path: Path) -> None:
+    from gptcli.training.metrics import append, keep_rows
+
+    file = tmp_path / "samples.jsonl"
+    append(file, {"step": 1, "text": "a\u2028b\x85c"})
+    append(file, {"step": 2, "text": "d"})
+    keep_rows(file, lambda row: row["step"] == 1)
+    assert read(file) == [{"step": 1, "text": "a\u2028b\x85c"}]
+
+
+def test_what_the_user_was_told_is_an_event_in_the_metrics(shards: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    train(tiny(shards, tmp_path, max_iters=3), events.append)
+    told = [event.message for event in events if isinstance(event, Note)]
+    assert told
+    assert [row["message"] for row in read(tmp_path / "metrics.jsonl") if row["kind"] == "event"] == told
+
+
+def test_python_gets_the_preset_too_and_no_silent_single_process(shards: Path, tmp_path: Path) -> None:
+    assert TrainSettings(preset="gpt2-medium", n_heads=8).model_dump()["n_layers"] == 24
+    assert TrainSettings(preset="gpt2-medium", n_heads=8).n_heads == 8
+    with pytest.raises(UsageError, match="one process"):
+        train(tiny(shards, tmp_path, gpus=2))
+    with pytest.raises(UsageError, match="dry-run"):
+        train(tiny(shards, tmp_path, dry_run=True))

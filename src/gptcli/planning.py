@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -11,7 +11,7 @@ from gptcli.distributed.runtime import Ranks, detect
 from gptcli.model.config import GPTConfig
 from gptcli.model.network import GPT
 from gptcli.settings import TrainSettings
-from gptcli.training.setup import Setup, describe_model, prepare
+from gptcli.training.setup import Setup, describe, prepare
 from gptcli.training.telemetry import flops_per_token
 
 FP32 = 4  # bytes
@@ -78,7 +78,7 @@ def plan(settings: TrainSettings) -> Plan:
         flops=flops_per_token(setup.config, parameters, setup.length) * setup.steps * setup.tokens_per_step,
         facts={},
     )
-    return Plan(**{**vars(numbers), "facts": _facts(setup, numbers, ranks.world_size)})
+    return replace(numbers, facts=_facts(setup, numbers, ranks.world_size))
 
 
 def _activation_values(config: GPTConfig, length: int, dropout: bool) -> int:
@@ -95,15 +95,11 @@ def _activation_values(config: GPTConfig, length: int, dropout: bool) -> int:
 def _facts(setup: Setup, plan: Plan, processes: int) -> dict[str, str]:
     gib = 2**30
     return {
-        "Model": describe_model(setup.config, plan.parameters),
-        "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on",
-        "Batch": f"{setup.settings.n_batches} × {setup.length} tokens × {plan.accumulation} accumulated × {processes} "
-        f"process{'es' if processes > 1 else ''} = {plan.tokens_per_step:,} tokens a step",
-        "Length": f"{plan.steps:,} steps, {plan.tokens:,} tokens, {plan.epochs:.2f} epochs",
+        **describe(setup, plan.parameters, processes),
         "Arithmetic": f"{plan.flops:.3g} FLOPs",
-        "Memory": f"{plan.peak_memory_bytes / gib:.2f} GiB for each process in fp32: "
+        "Memory": f"{plan.peak_memory_bytes / gib:.2f} GiB for each process in fp32 (an estimate): "
         f"weights {plan.weight_bytes / gib:.2f}, gradients {plan.gradient_bytes / gib:.2f}, "
         f"optimiser {plan.optimizer_bytes / gib:.2f}, activations {plan.activation_bytes / gib:.2f}, "
-        f"logits {plan.logit_bytes / gib:.2f} (an estimate)",
+        f"logits {plan.logit_bytes / gib:.2f}",
         **({"Note": "; ".join(setup.notes)} if setup.notes else {}),
     }

@@ -97,5 +97,5 @@ def _series(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray
 def _is_fineweb_in_gpt2(run: Path) -> bool:
     """Whether the run's data is what GPT-2's loss line was measured on."""
     recorded = record.read(run) or {}
-    dataset = str(recorded.get("data", {}).get("sources", {}).get("dataset_path", ""))
+    dataset = str(recorded.get("data", {}).get("sources", {}).get("dataset", ""))
     return recorded.get("tokenizer") == "gpt2" and dataset.lower().endswith("/fineweb-edu")

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gptcli.presets import PRESETS
@@ -109,6 +109,17 @@ class TrainSettings(CommandSettings):
     """`gpt train`: token shards in, checkpoints and metrics out. A step is an optimiser step."""
 
     command = "train"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What the preset says holds where nothing else was said."""
+        preset = values.get("preset")
+        if preset is None:
+            return values
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset '{preset}'; there are {', '.join(PRESETS)}")
+        return {**PRESETS[preset], **values}
 
     preset: str | None = option(
         None, f"A model and recipe by name: {', '.join(PRESETS)}.", "Model", examples=list(PRESETS)

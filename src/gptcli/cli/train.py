@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 import signal
+import time
+from pathlib import Path
 
 from gptcli.cli import report
 from gptcli.cli.options import Call
+from gptcli.errors import UserError
 from gptcli.settings import TrainSettings
 from gptcli.training.events import TrainResult
 
@@ -28,7 +31,14 @@ def run(settings: TrainSettings, call: Call) -> int:
         from gptcli.training.setup import preflight
 
         preflight(settings)
-        return launch(list(call.words), settings.gpus)
+        began = time.time()
+        code = launch(list(call.words), settings.gpus)
+        if code in (report.STOPPED, report.INTERRUPTED) and not saved_since(Path(settings.log_dir), began):
+            raise UserError(
+                "The run was stopped before it could save.",
+                "What came after its last checkpoint is computed again when the same command continues.",
+            )
+        return code
 
     from gptcli.cli.monitor import watching
     from gptcli.training.run import train
@@ -36,7 +46,7 @@ def run(settings: TrainSettings, call: Call) -> int:
     with watching(settings.monitor, ranks.rank == 0) as listener:
         result = train(settings, listener, ["gpt", *call.words])
     if ranks.rank == 0:
-        tell_end(result)
+        tell_end(result, settings.fresh)
     return exit_code(result)
 
 
@@ -47,11 +57,19 @@ def exit_code(result: TrainResult) -> int:
     return report.INTERRUPTED if result.signal == signal.SIGINT else report.STOPPED
 
 
-def tell_end(result: TrainResult) -> None:
+def saved_since(run: Path, moment: float) -> bool:
+    """Whether the run's newest checkpoint was written after `moment` (seconds since the epoch)."""
+    from gptcli.model.locate import checkpoints_of
+
+    checkpoints = checkpoints_of(run)
+    return bool(checkpoints) and checkpoints[-1].stat().st_mtime >= moment - 2  # file systems count in up to 2 s
+
+
+def tell_end(result: TrainResult, fresh: bool = False) -> None:
     """How the run ended, where its checkpoint lies, and what to type next."""
     if result.signal is not None:
         report.say(f"Stopped after step {result.step:,} of {result.steps:,}; checkpoint in {result.checkpoint}", "bold")
-        report.say("The same command continues.")
+        report.say("The same command without --fresh continues." if fresh else "The same command continues.")
         return
     if result.already_finished:
         report.say(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,6 +21,7 @@ from gptcli.data.shards import open_shards
 from gptcli.data.sources import Source, open_source, unescape
 from gptcli.data.workers import EncodedBatch, encode_all
 from gptcli.data.writer import ShardWriter
+from gptcli.distributed.runtime import n_cores
 from gptcli.errors import Fault, UsageError, UserError
 from gptcli.settings import TokenizeSettings, data_folder
 
@@ -144,7 +144,7 @@ def _write(folder: Path, source: Source, encoder: BulkEncoder, settings: Tokeniz
     with (
         closing(ShardWriter(folder, encoder.dtype, settings.shard_size, settings.val_tokens)) as writer,
         closing(source.documents()) as documents,
-        closing(encode_all(documents, encoder, settings.workers or _cores())) as batches,
+        closing(encode_all(documents, encoder, settings.workers or n_cores())) as batches,
     ):
         for batch in batches:
             meter.add(batch, writer.shard_name)
@@ -237,7 +237,3 @@ def _room_on_disk(folder: Path, meter: _Meter, bytes_per_token: int) -> Iterator
         raise UserError(
             f"The disk of {folder} is full; {needed}.", "Free some space, or give another --local-dir."
         ) from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -37,6 +37,10 @@ class TokenStream:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    def file_of(self, position: int) -> Path:
+        """The file that holds the token at `position`."""
+        return self.files[bisect_right(self._ends, position)][0]
+
     def read(self, start: int, count: int) -> Indices:
         """Tokens start … start + count as an int64 array of its own. Raises IndexError past the end of the stream."""
         if start < 0 or count < 0 or start + count > len(self):

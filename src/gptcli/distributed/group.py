@@ -28,8 +28,10 @@ class Group:
     def __enter__(self) -> Group:
         if self.ranks.world_size > 1:
             on_cuda = self.device.type == "cuda"
+            if on_cuda:
+                torch.cuda.set_device(self.device)
             dist.init_process_group("nccl" if on_cuda else "gloo", device_id=self.device if on_cuda else None)
-            # Questions that the host asks (shall we stop?) go over gloo, so that they never wait for the device.
+            # What hosts ask each other (shall we stop?) goes over gloo, so that it never waits for the device.
             self._hosts = dist.new_group(backend="gloo") if on_cuda else dist.group.WORLD
         return self
 
@@ -72,7 +74,7 @@ class Group:
         if self.ranks.world_size == 1:
             return [value]
         values: list[T | None] = [None] * self.ranks.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._hosts)
         return values  # type: ignore[return-value]  # all_gather_object has filled every place
 
     def on_main(self, work: Callable[[], T]) -> T:
@@ -88,7 +90,7 @@ class Group:
             except BaseException as error:  # noqa: BLE001 (raised again below, once the others know)
                 failure = error
                 told[0] = (None, error.exit_code if isinstance(error, UserError) else 1)
-        dist.broadcast_object_list(told, src=0)
+        dist.broadcast_object_list(told, src=0, group=self._hosts)
         if failure is not None:
             raise failure
         result, exit_code = told[0]
@@ -96,7 +98,6 @@ class Group:
             raise ToldElsewhereError(exit_code)
         return result  # type: ignore[return-value]  # the broadcast has filled it
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.ranks.world_size > 1:
-            dist.barrier()
+    def told_once(self, error: UserError) -> UserError:
+        """`error` as this process is to raise it when all of them do: the first tells it, the others end silently."""
+        return error if self.ranks.is_main else ToldElsewhereError(error.exit_code)

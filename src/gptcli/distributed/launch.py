@@ -76,8 +76,9 @@ def _exit_code(error: ChildFailedError) -> int:
         return INTERRUPTED if any(code == INTERRUPTED for _, code in codes) else STOPPED
     rank, code = real[0]
     if code < 0:  # killed by a signal
+        why = "Memory may have run out. " if -code == getattr(signal, "SIGKILL", None) else ""
         raise UserError(
             f"Rank {rank} was killed by {signal.Signals(-code).name}.",
-            "SIGKILL often means that memory ran out. The same command continues from the last checkpoint.",
+            f"{why}The same command continues from the last checkpoint.",
         )
     return code

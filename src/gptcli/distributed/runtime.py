@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from platformdirs import user_cache_path
 
 from gptcli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch  # at run time only where a device is resolved: tokenizing asks for the cores alone
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,14 @@ def resolve_device(name: str, local_rank: int = 0) -> torch.device:
 
     Raises UsageError for a device that this machine does not have.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if name.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        index = int(name.partition(":")[2] or local_rank)
+        # Where every task sees its own GPU only (srun --gpus-per-task=1), that one is number 0.
+        index = int(name.partition(":")[2] or (local_rank if count > 1 else 0))
         if count == 0:
             raise UsageError("--device cuda: this machine has no GPU that torch can use.", "Leave --device at auto.")
         if index >= count:
@@ -91,6 +97,13 @@ def n_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def n_threads(processes: int) -> int:
+    """Threads for the arithmetic of one of `processes` on this machine: what OMP_NUM_THREADS says, else its share of
+    the cores."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) > 0 else max(1, n_cores() // processes)
 
 
 def share_cores(processes: int) -> None:

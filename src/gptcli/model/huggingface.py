@@ -7,7 +7,7 @@ A checkpoint is written as `transformers` writes a `GPT2LMHeadModel`: `config.js
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,16 +92,16 @@ def _is_conv1d(ours: str) -> bool:
     return ours.startswith("blocks.") and ".norm" not in ours
 
 
-def write_model(folder: Path, model: GPT, eot: int | None, extra: Mapping[str, Any] | None = None) -> None:
+def write_model(folder: Path, model: GPT, eot: int | None) -> None:
     """Write weights and configuration of `model` into `folder`. `eot` is the end-of-text id, None where there is no
-    tokenizer; `extra` goes into `config.json` as it stands."""
+    tokenizer."""
     config = model.config
     tensors = to_huggingface(config, model.state_dict())
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     described = describe(config, eot)
     if not config.qkv_bias:
         described[MISSING_BIASES] = ["attn.c_attn"]
-    (folder / CONFIG).write_text(json.dumps(described | dict(extra or {}), indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     generation = {"bos_token_id": eot, "eos_token_id": eot, "pad_token_id": eot, "do_sample": True}
     (folder / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
@@ -178,38 +178,39 @@ def read_config(folder: Path) -> tuple[GPTConfig, int | None]:
     return config, told.get("eos_token_id")
 
 
-def read_model(folder: Path) -> GPT:
-    """The network in a Hugging Face folder, in fp32 on the CPU, in evaluation mode.
+def read_shape(folder: Path) -> GPTConfig:
+    """The shape of the network in a folder, whose weights are not read but for the biases that may be missing.
+
+    Raises UserError for files that are missing or damaged.
+    """
+    config, _ = read_config(folder)
+    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if "attn.c_attn" not in told.get(MISSING_BIASES, []):
+        return config
+    # Our mark says that the model has no such biases; it holds while they are still zero.
+    biases = read_tensors(folder, lambda name: name.endswith("attn.c_attn.bias"))
+    return replace(config, qkv_bias=any(bool(bias.count_nonzero()) for bias in biases.values()))
+
+
+def read_model(folder: Path, drop_rate: float | None = None) -> GPT:
+    """The network in a Hugging Face folder, in fp32 on the CPU, in evaluation mode; `drop_rate` replaces its own.
 
     Raises UserError for files that are missing, damaged or don't fit together.
     """
-    config, _ = read_config(folder)
-    tensors = read_tensors(folder)
-    config = _without_missing_biases(folder, config, tensors)
-    weights = from_huggingface(config, tensors)
+    config = read_shape(folder)
+    if drop_rate is not None:
+        config = replace(config, drop_rate=drop_rate)
+    weights = from_huggingface(config, read_tensors(folder))
     with torch.device("meta"):
         model = GPT(config)
     model.load_state_dict({name: tensor.float().contiguous() for name, tensor in weights.items()}, assign=True)
     if config.tie_embeddings:
         model.head.weight = model.token_embedding.weight
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model.eval()
+    return model.requires_grad_(True).eval()
 
 
-def _without_missing_biases(folder: Path, config: GPTConfig, tensors: Mapping[str, Tensor]) -> GPTConfig:
-    """Our mark says that the model has no such biases; it holds while they are still zero."""
-    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if "attn.c_attn" not in told.get(MISSING_BIASES, []):
-        return config
-    biases = [tensor for name, tensor in tensors.items() if name.endswith("attn.c_attn.bias")]
-    if any(bias.count_nonzero() for bias in biases):
-        return config
-    return replace(config, qkv_bias=False)
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's safetensors file, or of the several that its index names.
+def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Tensor]:
+    """The `wanted` tensors of a folder's safetensors file, or of the several that its index names.
 
     Raises UserError when they are missing or damaged. Pickled weights are never opened: they can run code.
     """
@@ -227,7 +228,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                tensors |= {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UserError(f"{file} is damaged or can't be read: {error}.") from error
     return tensors

@@ -15,7 +15,7 @@ from gptcli.model.cache import KVCache, LayerCache
 from gptcli.model.config import GPTConfig
 
 LAYER_NORM_EPS = 1e-5  # GPT-2's, and torch's default
-INIT_STD = 0.02  # Radford et al. 2019; as in OpenAI's code for all matrices
+INIT_STD = 0.02  # of all matrices and embeddings, as transformers and nanoGPT have it
 
 
 class Attention(nn.Module):

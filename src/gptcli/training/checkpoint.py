@@ -28,18 +28,17 @@ from gptcli.tokenizer_files import write_tokenizer
 
 TRAINING, OPTIMIZER, STATE = "training", "optimizer.safetensors", "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_REPLACED = ".replaced-"
 
 
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands at the border of two steps. Dropout's random numbers follow from seed, step and rank, and the
-    data order from the number of samples, so `step` and `samples` are the state of both."""
+    order of the data from seed and step, so these two are the state of both."""
 
     step: int
-    samples: int
-    seconds: float
     seed: int
-    steps: int
+    seconds: float
     evaluation_due: bool  # stopped before the evaluation, or the sample, of this step was done
     sample_due: bool
     numerics: dict[str, Any]
@@ -60,9 +59,9 @@ def save(
         write_model(hidden, model, tokenizer.eot if tokenizer else None)
         if tokenizer:
             write_tokenizer(hidden, tokenizer, model.config.context_length)
-        steps, moments = _optimizer_tensors(model, optimizer)
+        optimizer_steps, moments = _optimizer_tensors(model, optimizer)
         save_file(moments, hidden / TRAINING / OPTIMIZER)
-        state = asdict(progress) | {"optimizer_steps": steps}
+        state = asdict(progress) | {"optimizer_steps": optimizer_steps}
         (hidden / TRAINING / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         _flush(hidden)
         _replace(hidden, folder)
@@ -80,7 +79,7 @@ def _unwritable(run: Path, step: int, error: Exception) -> UserError:
     last = checkpoints_of(run)
     return UserError(
         f"The checkpoint of step {step} could not be written to {run}: {what}.",
-        f"Make room; the same command then continues from {last[-1]}." if last else "Make room and start again.",
+        f"Make room; the run then continues from {last[-1]}." if last else "Make room and start again.",
     )
 
 
@@ -94,7 +93,7 @@ def read_progress(folder: Path) -> Progress:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{file} is missing or damaged, so the run can't be continued from {folder}.",
-            f"Remove {folder}; the same command then continues from the checkpoint before it.",
+            f"Remove {folder}; the run then continues from the checkpoint before it.",
         ) from error
 
 
@@ -117,9 +116,13 @@ def restore(folder: Path, model: GPT, optimizer: Optimizer) -> None:
 
 
 def remove_unfinished(run: Path) -> None:
-    """Clear away what an interrupted save or removal left behind."""
-    for folder in (run / CHECKPOINTS).glob(".*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Clear away what an interrupted save or removal left behind; a checkpoint that was not replaced is put back."""
+    for hidden in (run / CHECKPOINTS).glob(".*"):
+        before = hidden.with_name(hidden.name.removeprefix(_REPLACED))
+        if hidden.name.startswith(_REPLACED) and not before.exists():
+            hidden.rename(before)
+        else:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _optimizer_tensors(model: GPT, optimizer: Optimizer) -> tuple[int, dict[str, torch.Tensor]]:
@@ -149,7 +152,7 @@ def _replace(new: Path, folder: Path) -> None:
     if not folder.exists():
         new.rename(folder)
         return
-    old = folder.with_name(f".replaced-{folder.name}")
+    old = folder.with_name(f"{_REPLACED}{folder.name}")
     folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old)

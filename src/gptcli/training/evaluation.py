@@ -3,7 +3,8 @@ training: the model comes back in the mode it was in, and the global random numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from gptcli.evals.hellaswag import Item, prepare, score, subset, summarise
 from gptcli.evals.hellaswag_data import load_within
 from gptcli.inference.engine import complete
 from gptcli.model.loss import cross_entropy
+from gptcli.model.network import GPT
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
 
@@ -37,11 +39,11 @@ class Evaluator:
         The same tokens whatever the number of processes: their batches are dealt out in turn and the sums added.
         """
         setup, group = self.setup, self.trainee.group
-        reader = WindowReader(setup.shards.split("val"), setup.length)
+        reader = WindowReader(setup.shards.split("val"), setup.length, setup.config.vocab_size)
         size = setup.settings.n_batches
         starts = range(group.ranks.rank * size, setup.val_windows, group.ranks.world_size * size)
         total, tokens = 0.0, 0
-        with self._evaluating():
+        with _evaluating(self.trainee.model):
             for start in starts:
                 if self.stop():
                     break
@@ -61,7 +63,7 @@ class Evaluator:
         group = self.trainee.group
         mine = self.items[group.ranks.rank :: group.ranks.world_size]
         batch_tokens = max(self.setup.settings.n_batches * self.setup.length, 4096)
-        with self._evaluating(), self.trainee.numerics.autocast(group.device):
+        with torch.no_grad(), self.trainee.numerics.autocast(group.device):
             scored = score(self.trainee.model, mine, batch_tokens, self.stop)
         if group.any(self.stop()):
             return None
@@ -84,24 +86,16 @@ class Evaluator:
             )
         return SAMPLE_PROMPT, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
 
-    def _evaluating(self) -> _EvaluationMode:
-        return _EvaluationMode(self.trainee)
 
-
-class _EvaluationMode:
+@contextmanager
+def _evaluating(model: GPT) -> Iterator[None]:
     """No gradients and no dropout; afterwards the model trains on."""
-
-    def __init__(self, trainee: Trainee) -> None:
-        self._model = trainee.model
-        self._no_grad = torch.no_grad()
-
-    def __enter__(self) -> None:
-        self._model.eval()
-        self._no_grad.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._no_grad.__exit__(None, None, None)
-        self._model.train()
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train()
 
 
 def hellaswag_items(setup: Setup) -> tuple[list[Item], str]:
@@ -115,8 +109,8 @@ def hellaswag_items(setup: Setup) -> tuple[list[Item], str]:
         if setup.tokenizer is None:
             raise UserError("HellaSwag is text, and this data's tokenizer is not known.", "Train with --metrics none.")
         examples = load_within(HELLASWAG_SECONDS, setup.settings.hellaswag_data, option="--hellaswag-data")
+        return prepare(subset(examples, setup.settings.eval_examples), setup.tokenizer), ""
     except UserError as error:
         if setup.metrics_asked_for:
             raise
         return [], f"Training goes on without HellaSwag: {error.faults[0].message} {error.faults[0].hint}".strip()
-    return prepare(subset(examples, setup.settings.eval_examples), setup.tokenizer), ""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
 
 from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
@@ -19,6 +21,11 @@ from gptcli.training.setup import Setup
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Batches, StepResult, Trainee, take_step
 from gptcli.training.telemetry import PeakMemory, flops_per_token, peak_flops
+
+
+def reads_late(device: torch.device) -> bool:
+    """Whether the device computes on its own while the host goes on, so that a step's numbers are read a step later."""
+    return device.type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Loop:
     _val_loss: float | None = field(init=False, default=None)
     _unread: _Unread | None = field(init=False, default=None)
     _saved: Path | None = field(init=False, default=None)
+    _saved_as: Progress | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._run = Path(self.setup.settings.log_dir)
@@ -63,7 +71,7 @@ class Loop:
     def run(self) -> TrainResult:
         """Train until the run is complete or a signal asks to stop; either way it ends with a checkpoint."""
         settings, group = self.setup.settings, self.trainee.group
-        self._measure()  # what an earlier call was stopped before
+        self._measure()  # what is due at step 0, or was when an earlier call was stopped
         while self._step < self.setup.steps and not group.any(bool(self.stop)):
             if not self._take_step():
                 break
@@ -82,6 +90,11 @@ class Loop:
         assert self._saved is not None
         return TrainResult(self._run, self._saved, self._step, self.setup.steps, self._val_loss, signal)
 
+    def log_notes(self, notes: Sequence[str]) -> None:
+        """Write what the user was told at the start as `event` lines."""
+        for note in notes:
+            self._log("event", self._step, {"message": note})
+
     def _take_step(self) -> bool:
         """One optimiser step and its line; False when it was stopped before the weights were touched."""
         settings, began = self.setup.settings, time.monotonic()
@@ -95,14 +108,15 @@ class Loop:
         result = take_step(self.trainee, self.batches, self._step, lr, settings.grad_clip, lambda: bool(self.stop))
         if result is None:
             return False
-        before = self._unread
         self._step += 1
-        if self.trainee.group.device.type == "cuda":
-            # Reading now would wait for this step; the one before it is done, so its numbers cost nothing.
-            self._log_step(before)
+        if reads_late(self.trainee.group.device):
+            # To read this step's numbers now would be to wait for it. Those of the step before are there while this one
+            # runs, and waiting for them keeps the host just one step ahead: the time between is a step's.
+            self._read()
             self._unread = _Unread(self._step, lr, time.monotonic() - began, result)
         else:
-            self._log_step(_Unread(self._step, lr, time.monotonic() - began, result))
+            self._unread = _Unread(self._step, lr, time.monotonic() - began, result)
+            self._read()
         return True
 
     def _read(self) -> None:
@@ -115,7 +129,8 @@ class Loop:
             return
         loss, grad_norm = unread.result.loss.item(), unread.result.grad_norm.item()
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            raise self._not_finite(unread.step, loss, grad_norm)
+            numbers = f"a loss of {loss:g} and a gradient norm of {grad_norm:g}"
+            raise self._not_finite(f"Step {unread.step} gave {numbers}")
         row: dict[str, float | int] = {
             "loss": loss,
             "lr": unread.lr,
@@ -142,18 +157,17 @@ class Loop:
             )
         )
 
-    def _not_finite(self, step: int, loss: float, grad_norm: float) -> UserError:
-        """Weights after such a step are not saved; the last checkpoint is from before it."""
+    def _not_finite(self, what: str) -> UserError:
+        """The run has gone wrong on all processes alike. Such weights are never saved."""
         good = checkpoints_of(self._run)
-        return UserError(
-            f"Step {step} gave a loss of {loss:g} and a gradient norm of {grad_norm:g}, so the run stops.",
-            "Train with a lower --max-lr or a longer --warmup-iters"
-            + (f"; {good[-1]} is from before it." if good else "; no checkpoint was written yet."),
-        )
+        hint = "Train with a lower --max-lr or a longer --warmup-iters; "
+        hint += f"the last good weights are in {good[-1]}." if good else "no checkpoint was written yet."
+        return self.trainee.group.told_once(UserError(f"{what}, so the run stops.", hint))
 
     def _measure(self) -> None:
         """What is due at this step; it stays due where the run is asked to stop, and a later call does it first."""
-        self._read()
+        if self._evaluation_due or self._sample_due:
+            self._read()
         if self._evaluation_due:
             self._evaluate()
         if self._sample_due and not self.trainee.group.any(bool(self.stop)):
@@ -164,6 +178,8 @@ class Loop:
         val_loss = self.evaluator.validation_loss()
         if val_loss is None:
             return
+        if not math.isfinite(val_loss):
+            raise self._not_finite(f"After step {self._step} the validation loss is {val_loss:g}")
         scores = None
         if self.evaluator.items and self._step > 0:
             scores = self.evaluator.hellaswag()
@@ -189,7 +205,7 @@ class Loop:
             metrics.append(self._run / metrics.SAMPLES, row)
             self.tell(Sampled(self._step, prompt, text))
 
-    def _log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+    def _log(self, kind: str, step: int, values: Mapping[str, float | str]) -> None:
         if self.trainee.group.ranks.is_main:
             row = {
                 "kind": kind,
@@ -201,16 +217,19 @@ class Loop:
 
     def _save(self) -> None:
         self._read()
+        if not all(bool(parameter.isfinite().all()) for parameter in self.trainee.model.parameters()):
+            raise self._not_finite(f"After step {self._step} there are weights that are not finite")
         progress = Progress(
             step=self._step,
-            samples=self._step * self.setup.windows_per_step,
-            seconds=time.monotonic() - self._began,
             seed=self.setup.settings.seed,
-            steps=self.setup.steps,
+            seconds=time.monotonic() - self._began,
             evaluation_due=self._evaluation_due,
             sample_due=self._sample_due,
             numerics=self.trainee.numerics.as_dict(),
         )
+        if self._saved_as and replace(progress, seconds=0) == replace(self._saved_as, seconds=0):
+            return  # a stop just after a save
+        self._saved_as = progress
         self._saved = self.trainee.group.on_main(
             lambda: checkpoint.save(
                 self._run,

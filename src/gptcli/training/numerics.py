@@ -9,8 +9,9 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
+from pydantic import JsonValue
 
-from gptcli.distributed.runtime import Ranks, n_cores
+from gptcli.distributed.runtime import Ranks, n_cores, n_threads
 from gptcli.errors import UserError
 from gptcli.optim.adamw import has_fused
 from gptcli.settings import TrainSettings
@@ -38,7 +39,7 @@ class Numerics:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, JsonValue]:
         """For the checkpoint."""
         return asdict(self)
 
@@ -61,7 +62,7 @@ def choose(settings: TrainSettings, device: torch.device, ranks: Ranks) -> tuple
         matmul_precision=settings.torch_matmul_precision,
         compile=compiled,
         fused_adamw=has_fused(device),
-        threads=max(1, n_cores() // ranks.local_world_size),
+        threads=n_threads(ranks.local_world_size),
     ), notes
 
 
@@ -71,7 +72,7 @@ def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettin
     known = {field.name for field in fields(Numerics)}
     before = Numerics(**{**chosen.as_dict(), **{k: v for k, v in recorded.items() if k in known}})  # type: ignore[arg-type]
     if before.hardware == chosen.hardware:
-        kept = before
+        kept = replace(before, compile=before.compile and chosen.compile)  # which may have stopped working
         if "torch_matmul_precision" in settings.model_fields_set:
             kept = replace(kept, matmul_precision=chosen.matmul_precision)
         if "compile" in settings.model_fields_set:

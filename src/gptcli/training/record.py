@@ -18,6 +18,7 @@ import gptcli
 from gptcli.data.durable import write_json
 from gptcli.errors import Fault, UserError, raise_if
 from gptcli.training.setup import Setup
+from gptcli.training.step import Trainee
 
 RUN = "run.json"
 # What may differ between two calls of one run; everything else is what the run is.
@@ -41,8 +42,9 @@ def identity(setup: Setup) -> dict[str, Any]:
     }
 
 
-def write(run: Path, setup: Setup, command: Sequence[str] | None) -> None:
+def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | None) -> None:
     """Write `run.json`; what earlier calls said is kept under `calls`."""
+    ranks = trainee.group.ranks
     before = read(run) or {}
     call: dict[str, JsonValue] = {
         "command": list(command) if command else None,
@@ -56,7 +58,15 @@ def write(run: Path, setup: Setup, command: Sequence[str] | None) -> None:
         "identity": identity(setup),
         "steps": setup.steps,
         "warmup": setup.warmup,
-        "tokens_per_step": setup.tokens_per_step,
+        "resolved": {
+            "parameters": trainee.model.n_parameters(),
+            "tokens_per_step": setup.tokens_per_step,
+            "accumulation": setup.accumulation(ranks.world_size),
+            "processes": ranks.world_size,
+            "device": str(trainee.group.device),
+            "metrics": list(setup.metrics),
+            **trainee.numerics.as_dict(),
+        },
         "data": {
             "folder": str(setup.shards.folder),
             "fingerprint": setup.shards.fingerprint,
@@ -74,7 +84,7 @@ def read(run: Path) -> dict[str, Any] | None:
     file = run / RUN
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        content["identity"], content["steps"], content["settings"]
+        content["identity"], content["steps"], content["warmup"], content["settings"]
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

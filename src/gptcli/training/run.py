@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from gptcli.data.batches import WindowReader
 from gptcli.data.locks import FolderLock
 from gptcli.distributed.group import Group
 from gptcli.distributed.runtime import detect, resolve_device
+from gptcli.errors import ToldElsewhereError, UsageError, UserError
 from gptcli.model.huggingface import read_model
 from gptcli.model.locate import checkpoints_of
 from gptcli.model.network import GPT
@@ -23,7 +24,7 @@ from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator, hellaswag_items
 from gptcli.training.events import Listener, Note, Started, TrainResult
 from gptcli.training.loop import Loop
-from gptcli.training.setup import Setup, describe_model, prepare
+from gptcli.training.setup import Setup, describe, prepare
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Batches, Trainee
 from gptcli.training.telemetry import PeakMemory
@@ -31,10 +32,12 @@ from gptcli.training.telemetry import PeakMemory
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the first process found in the run folder: the checkpoint to go on from, where it stood, and notes."""
+    """What the first process found in the run folder: the checkpoint to go on from, where it stood and with what
+    warm-up it had been set up, and notes."""
 
     folder: Path | None
     progress: Progress | None
+    warmup: int | None
     notes: tuple[str, ...]
 
 
@@ -49,53 +52,50 @@ def train(
     """
     ranks = detect()
     tell: Listener = listener if listener and ranks.is_main else lambda event: None
-    setup = prepare(settings, ranks if ranks.launched else None)
+    if settings.dry_run:
+        raise UsageError("train() trains; what --dry-run tells comes from gptcli.planning.plan().")
+    if settings.gpus > 1 and not ranks.launched:
+        raise UsageError(
+            f"train() is one process, and {settings.gpus} were asked for.",
+            f"Start them with gpt train --gpus {settings.gpus}, or this program with torchrun.",
+        )
+    try:
+        setup = prepare(settings, ranks if ranks.launched else None)
+    except UserError as error:
+        raise (error if ranks.is_main else ToldElsewhereError(error.exit_code)) from error
     device = resolve_device(settings.device, ranks.local_rank)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
         group = stack.enter_context(Group(ranks, device))
         run = Path(settings.log_dir)
-        found = group.on_main(lambda: _open_run(run, setup, command, stack))
+        found = group.on_main(lambda: _open_run(run, setup, stack))
         for note in (*setup.notes, *found.notes):
             tell(Note(note))
+        if found.warmup is not None:  # a run that grows has its warm-up behind it
+            setup = replace(setup, warmup=found.warmup)
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, _last_val_loss(run), None, already_finished=True)
-        return _run(setup, group, found, stop, tell)
+        return _run(setup, group, found, stop, tell, command)
 
 
-def _run(setup: Setup, group: Group, found: Continuation, stop: StopSignals, tell: Listener) -> TrainResult:
+def _run(
+    setup: Setup, group: Group, found: Continuation, stop: StopSignals, tell: Listener, command: Sequence[str] | None
+) -> TrainResult:
     """Build everything that the loop needs, and run it."""
-    settings, device, ranks = setup.settings, group.device, group.ranks
-    memory = PeakMemory(device)
-    choices, notes = numerics.choose(settings, device, ranks)
-    if found.progress:
-        choices, changes = numerics.keep(choices, found.progress.numerics, settings)
-        notes += changes
+    settings, run = setup.settings, Path(setup.settings.log_dir)
+    memory = PeakMemory(group.device)
+    trainee, notes = _trainee(setup, group, found)
+    items, note = group.on_main(lambda: hellaswag_items(setup))
+    notes += [note] if note else []
     for note in notes:
         tell(Note(note))
-    choices.apply()
-    model = _build_model(setup).to(device).train()
-    optimizer = make_adamw(
-        model,
-        betas=(settings.beta1, settings.beta2),
-        weight_decay=settings.weight_decay,
-        fused=choices.fused_adamw,
-    )
-    if found.folder:
-        checkpoint.restore(found.folder, model, optimizer)
-    wrapped = group.wrap(model)
-    if choices.compile:
-        wrapped = torch.compile(wrapped, dynamic=False)  # type: ignore[assignment]
-    trainee = Trainee(model, wrapped, optimizer, group, choices)
-    items, note = group.on_main(lambda: hellaswag_items(setup))
-    if note:
-        tell(Note(note))
+    group.on_main(lambda: record.write(run, setup, trainee, command))
     loop = Loop(
         setup=setup,
         trainee=trainee,
         batches=Batches(
-            WindowReader(setup.shards.split("train"), setup.length),
+            WindowReader(setup.shards.split("train"), setup.length, setup.config.vocab_size),
             setup.train_windows,
             setup.windows_per_step,
             settings.n_batches,
@@ -107,43 +107,64 @@ def _run(setup: Setup, group: Group, found: Continuation, stop: StopSignals, tel
         tell=tell,
         start=found.progress,
     )
+    loop.log_notes([*setup.notes, *found.notes, *notes])
     step = found.progress.step if found.progress else 0
-    tell(Started(Path(settings.log_dir), step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
+    tell(Started(run, step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
     return loop.run()
 
 
-def _build_model(setup: Setup) -> GPT:
-    if setup.init_from is None:
-        return GPT.create(setup.config, setup.settings.seed)
-    model = GPT.create(setup.config, setup.settings.seed)
-    model.load_state_dict(read_model(setup.init_from).state_dict())
-    return model
+def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, list[str]]:
+    """The model, where it left off or with its first weights, and its optimiser; and notes on how they compute."""
+    settings, device = setup.settings, group.device
+    choices, notes = numerics.choose(settings, device, group.ranks)
+    if found.progress:
+        choices, changes = numerics.keep(choices, found.progress.numerics, settings)
+        notes += changes
+    choices.apply()
+    try:
+        if setup.init_from and not found.folder:
+            model = read_model(setup.init_from, settings.drop_rate)
+        else:
+            model = GPT.create(setup.config, settings.seed)
+        model.to(device).train()
+        optimizer = make_adamw(
+            model,
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+            fused=choices.fused_adamw,
+        )
+        if found.folder:
+            checkpoint.restore(found.folder, model, optimizer)
+    except UserError as error:
+        raise group.told_once(error) from error
+    # Compiled inside the wrapper: gradient accumulation speaks to the wrapper itself.
+    compiled = torch.compile(model, dynamic=False) if choices.compile else model
+    return Trainee(model, group.wrap(compiled), optimizer, group, choices), notes  # type: ignore[arg-type]
 
 
-def _open_run(run: Path, setup: Setup, command: Sequence[str] | None, stack: ExitStack) -> Continuation:
-    """Lock the run folder until `stack` closes, and either find where to go on or start a new run in it."""
-    if setup.settings.fresh:
-        notes = _move_aside(run)
-    else:
-        notes = []
-    run.mkdir(parents=True, exist_ok=True)
+def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
+    """Lock the run folder until `stack` closes, and find where to go on, or make it ready for a new run."""
+    notes = _move_aside(run) if setup.settings.fresh else []
     stack.enter_context(FolderLock(run))
-    recorded = record.read(run)
-    if recorded:
-        notes += record.check_same(run, recorded, setup)
     checkpoint.remove_unfinished(run)
-    checkpoints = checkpoints_of(run)
-    folder = checkpoints[-1] if checkpoints and recorded else None
-    progress = checkpoint.read_progress(folder) if folder else None
+    recorded, checkpoints = record.read(run), checkpoints_of(run)
+    if not checkpoints:
+        _drop_rows_past(run, None)
+        return Continuation(None, None, None, tuple(notes))
+    if recorded is None:
+        raise UsageError(
+            f"{run} holds checkpoints but no {record.RUN}, so what they were trained with is not known.",
+            "Choose another --log-dir, start from one of them with --init-from, or move them aside with --fresh.",
+        )
+    notes += record.check_same(run, recorded, setup)
+    progress = checkpoint.read_progress(checkpoints[-1])
     _drop_rows_past(run, progress)
-    if not (progress and _is_finished(progress, setup)):
-        record.write(run, setup, command)
-    return Continuation(folder, progress, tuple(notes))
+    return Continuation(checkpoints[-1], progress, recorded["warmup"], tuple(notes))
 
 
 def _move_aside(run: Path) -> list[str]:
     """Rename an existing run to the first free `<name>.<number>`."""
-    if not run.exists() or not any(run.iterdir()):
+    if not run.is_dir() or not any(run.iterdir()):
         return []
     with FolderLock(run):  # a run that is being written is not moved
         pass
@@ -153,19 +174,17 @@ def _move_aside(run: Path) -> list[str]:
 
 
 def _drop_rows_past(run: Path, progress: Progress | None) -> None:
-    """Lines that were logged after the checkpoint will be written again."""
-    step = progress.step if progress else -1
+    """Lines that were logged after the checkpoint will be written again, and so will be those that it still owes."""
+    last = progress.step if progress else -1
+    owed = {"val", "hellaswag"} if progress and progress.evaluation_due else set()
 
     def stays(row: dict[str, object]) -> bool:
-        at = row.get("step")
-        if not isinstance(at, int) or at > step:
-            return False
-        if progress and at == step and row.get("kind") in ("val", "hellaswag"):
-            return not progress.evaluation_due
-        return True
+        step = row.get("step")
+        return isinstance(step, int) and (step < last or (step == last and row.get("kind") not in owed))
 
-    for name in (metrics.METRICS, metrics.SAMPLES):
-        metrics.keep_rows(run / name, stays)
+    metrics.keep_rows(run / metrics.METRICS, stays)
+    samples_to = last - 1 if progress and progress.sample_due else last
+    metrics.keep_rows(run / metrics.SAMPLES, lambda row: isinstance(row.get("step"), int) and row["step"] <= samples_to)
 
 
 def _is_finished(progress: Progress, setup: Setup) -> bool:
@@ -179,18 +198,9 @@ def _last_val_loss(run: Path) -> float | None:
 
 def _facts(setup: Setup, trainee: Trainee) -> dict[str, str]:
     """What the run has decided, for people."""
-    settings, ranks, choices = setup.settings, trainee.group.ranks, trainee.numerics
-    accumulation = setup.accumulation(ranks.world_size)
-    steps_per_epoch = setup.train_windows / setup.windows_per_step
-    processes = f"{ranks.world_size} process{'es' if ranks.world_size > 1 else ''}"
+    choices = trainee.numerics
     return {
-        "Run": settings.log_dir,
+        "Run": setup.settings.log_dir,
         "Device": f"{choices.hardware}, {choices.precision}{', compiled' if choices.compile else ''}",
-        "Model": describe_model(setup.config, trainee.model.n_parameters()),
-        "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on, "
-        f"{len(setup.shards.split('val')):,} to validate",
-        "Batch": f"{settings.n_batches} × {setup.length} tokens × {accumulation} accumulated × {processes} "
-        f"= {setup.tokens_per_step:,} tokens a step",
-        "Length": f"{setup.steps:,} steps, {setup.steps * setup.tokens_per_step:,} tokens, "
-        f"{setup.steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,.1f} steps",
+        **describe(setup, trainee.model.n_parameters(), trainee.group.ranks.world_size),
     }

@@ -10,14 +10,14 @@ from gptcli.data.order import n_windows
 from gptcli.data.shards import Shards, open_shards
 from gptcli.distributed.launch import check_processes
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
-from gptcli.errors import Fault, UserError, nearest, raise_if
+from gptcli.errors import Fault, UsageError, UserError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
-from gptcli.model.huggingface import read_model
-from gptcli.model.locate import locate_model
+from gptcli.model.huggingface import read_shape
+from gptcli.model.locate import checkpoints_of, locate_model
 from gptcli.presets import PRESETS
 from gptcli.settings import TrainSettings, data_folder
 from gptcli.tokenizer import Tokenizer, get_tokenizer
-from gptcli.tokenizer_files import GPT2_VOCABULARIES
+from gptcli.tokenizer_files import GPT2_VOCABULARIES, read_tokenizer
 
 METRICS = ("hellaswag",)
 ORIGINAL_STEPS = 19_073  # 10 B tokens in steps of 2**19
@@ -62,9 +62,11 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     ranks = ranks or detect()
     faults: list[Fault] = []
     notes: list[str] = []
+    kinds: list[type[UserError]] = []
 
     def collect(error: UserError) -> None:
         faults.extend(error.faults)
+        kinds.append(UsageError if isinstance(error, UsageError) else UserError)
 
     try:
         resolve_device(settings.device, 0)
@@ -82,7 +84,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     config, init_from = None, None
     try:
         if shards:
-            tokenizer = _tokenizer_of(shards, notes)
+            tokenizer = _tokenizer_of(settings, shards, notes)
         config, init_from = _model(settings, shards, tokenizer)
     except UserError as error:
         collect(error)
@@ -99,12 +101,22 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     _check_batch(settings, length, ranks.world_size, faults)
     if settings.min_lr > settings.max_lr:
         faults.append(Fault(f"--min-lr {settings.min_lr:g} is above --max-lr {settings.max_lr:g}."))
+    if kinds and len(faults) == len(kinds) and UsageError not in kinds:
+        raise UserError(faults=faults)  # nothing is wrong with the call: a network is down, a file is damaged
     raise_if(faults)
     assert shards
     assert config
     windows_per_step = settings.total_batch_size // length
     train_windows = n_windows(len(shards.split("train")), length)
     steps = _steps(settings, train_windows, windows_per_step, faults)
+    val_windows = n_windows(len(shards.split("val")), length)
+    if val_windows == 0:
+        faults.append(
+            Fault(
+                f"The validation split has {len(shards.split('val')):,} tokens, too few for one sequence of {length}.",
+                "Tokenize more text or with a larger --val-tokens, or train with a smaller --context-length.",
+            )
+        )
     raise_if(faults)
     warmup = _warmup(settings, steps, notes, faults)
     raise_if(faults)
@@ -116,7 +128,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         tokenizer=tokenizer,
         length=length,
         train_windows=train_windows,
-        val_windows=min(settings.eval_iters * windows_per_step, n_windows(len(shards.split("val")), length)),
+        val_windows=min(settings.eval_iters * windows_per_step, val_windows),
         windows_per_step=windows_per_step,
         steps=steps,
         warmup=warmup,
@@ -131,20 +143,36 @@ def _metrics(settings: TrainSettings, faults: list[Fault]) -> tuple[str, ...]:
     if names in ((), ("none",)):
         return ()
     for name in names:
-        if name not in METRICS:
+        if name == "none":
+            faults.append(Fault("--metrics: none stands alone.", "Leave none out, or the others."))
+        elif name not in METRICS:
             close = nearest(name, (*METRICS, "none"))
             hint = f"Did you mean '{close}'?" if close else f"Known are {', '.join(METRICS)} and none."
             faults.append(Fault(f"--metrics: there is no metric called '{name}'.", hint))
     return tuple(dict.fromkeys(names))
 
 
-def _tokenizer_of(shards: Shards, notes: list[str]) -> Tokenizer | None:
-    if shards.tokenizer_name:
-        return get_tokenizer(shards.tokenizer_name)
-    if shards.vocab_size is None:
+def _tokenizer_of(settings: TrainSettings, shards: Shards, notes: list[str]) -> Tokenizer | None:
+    """The tokenizer that the manifest names. Shards without one are gpt2's if the vocabulary can be, else ids only."""
+    if shards.manifest:
+        tokenizer = get_tokenizer(shards.manifest.tokenizer.name)
+        if tokenizer.sha256 != shards.manifest.tokenizer.sha256:
+            raise UsageError(
+                f"{shards.folder} was tokenized with another vocabulary that is called '{tokenizer.name}' too.",
+                "Tokenize the text again.",
+            )
+        return tokenizer
+    fits_16_bits = all(header.dtype.itemsize == 2 for stream in shards.splits.values() for _, header in stream.files)
+    if settings.vocab_size is None and not fits_16_bits:
+        raise UsageError(
+            f"{shards.folder} has no manifest, and its tokens are too wide to be gpt2's.",
+            "Say how many different tokens there are with --vocab-size.",
+        )
+    if settings.vocab_size is None or settings.vocab_size in GPT2_VOCABULARIES:
         notes.append(f"{shards.folder} has no manifest; its tokens are taken as gpt2's.")
         return get_tokenizer("gpt2")
-    return get_tokenizer("gpt2") if shards.vocab_size in GPT2_VOCABULARIES else None
+    notes.append(f"{shards.folder} has no manifest, so its tokenizer is not known: no samples, no HellaSwag.")
+    return None
 
 
 def _model(
@@ -173,8 +201,18 @@ def _model(
     )
     if settings.init_from is None:
         return asked, None
-    folder = locate_model(settings.init_from)
-    config = replace(read_model(folder).config, drop_rate=settings.drop_rate)
+    # Once the run has a checkpoint the weights that it began with are not needed, and may be gone.
+    own = [] if settings.fresh else checkpoints_of(Path(settings.log_dir))
+    folder = own[-1] if own else locate_model(settings.init_from)
+    config = replace(read_shape(folder), drop_rate=settings.drop_rate)
+    theirs = read_tokenizer(folder, config.vocab_size)[0]
+    if theirs and tokenizer and theirs.sha256 != tokenizer.sha256:
+        faults.append(
+            Fault(
+                f"{settings.init_from} has the tokenizer '{theirs.name}', the data is in '{tokenizer.name}'.",
+                f"Tokenize the text with --tokenizer-model {theirs.name}.",
+            )
+        )
     shape = ("vocab_size", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "tie_embeddings")
     for name in shape:
         given, is_so = getattr(settings, name), getattr(config, name)
@@ -227,10 +265,11 @@ def _steps(settings: TrainSettings, windows: int, windows_per_step: int, faults:
     steps = math.floor(passes * windows / windows_per_step)
     limit = settings.max_iters or (steps if settings.n_epochs else ORIGINAL_STEPS)
     if steps == 0:
+        tokens = windows * settings.total_batch_size // windows_per_step
         faults.append(
             Fault(
-                f"{passes:g} pass over the training data ({windows * settings.total_batch_size // windows_per_step:,}"
-                f" tokens) is less than one step of {settings.total_batch_size:,} tokens.",
+                f"{passes:g} pass{'es' if passes > 1 else ''} over the {tokens:,} training tokens "
+                f"{'are' if passes > 1 else 'is'} less than one step of {settings.total_batch_size:,}.",
                 "Choose a smaller --total-batch-size, or say how long to train with --max-iters.",
             )
         )
@@ -255,9 +294,17 @@ def _warmup(settings: TrainSettings, steps: int, notes: list[str], faults: list[
     return steps // 10
 
 
-def describe_model(config: GPTConfig, parameters: int) -> str:
-    """One line on a network."""
-    return (
-        f"{parameters:,} parameters: {config.n_layers} layers, {config.n_heads} heads, width {config.emb_dim}, "
-        f"context {config.context_length}, vocabulary {config.vocab_size:,}"
-    )
+def describe(setup: Setup, parameters: int, processes: int) -> dict[str, str]:
+    """The run's model, data, batch arithmetic and length, for people."""
+    config, settings = setup.config, setup.settings
+    steps_per_epoch = setup.train_windows / setup.windows_per_step
+    return {
+        "Model": f"{parameters:,} parameters: {config.n_layers} layers, {config.n_heads} heads, "
+        f"width {config.emb_dim}, context {config.context_length}, vocabulary {config.vocab_size:,}",
+        "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on, "
+        f"{len(setup.shards.split('val')):,} to validate",
+        "Batch": f"{settings.n_batches} × {setup.length} tokens × {setup.accumulation(processes)} accumulated × "
+        f"{processes} process{'es' if processes > 1 else ''} = {setup.tokens_per_step:,} tokens a step",
+        "Length": f"{setup.steps:,} steps, {setup.steps * setup.tokens_per_step:,} tokens, "
+        f"{setup.steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,.1f} steps",
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+    return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
 
 
 class PeakMemory:
@@ -54,7 +56,9 @@ class PeakMemory:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self._before = _resident()
+        with contextlib.suppress(OSError):  # Linux: the peak begins anew, without what was before the run
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._before = _from_proc("VmRSS") or _peak_resident()
 
     def bytes(self) -> int | None:
         """The peak so far."""
@@ -64,20 +68,19 @@ class PeakMemory:
         return max(0, peak - self._before) if peak is not None and self._before is not None else None
 
 
-def _resident() -> int | None:
-    """Resident size now: exact on Linux, elsewhere the peak so far."""
+def _from_proc(key: str) -> int | None:
+    """A size of this process as Linux tells it, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) * 1024
-    return _peak_resident()
+    lines = status.read_text(encoding="utf-8", errors="replace").splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
 
 
 def _peak_resident() -> int | None:
     if sys.platform == "win32":
         return None
+    # Linux also has it in rusage, but there a process inherits the peak of the one that started it.
+    if (peak := _from_proc("VmHWM")) is not None:
+        return peak
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes
