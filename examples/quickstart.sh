@@ -18,8 +18,8 @@ gpt tokenize "$speeches" --local-dir sotu
 # Tokens to a small GPT, with its validation loss, HellaSwag score and samples on the way. The same line again continues.
 gpt train --data-root sotu --preset demo
 
-# Its score beside GPT-2's, on 1,000 of the 10,042 examples.
-gpt eval hellaswag --limit 1000
+# Its score beside GPT-2's, on the first 500 of the 10,042 examples.
+gpt eval hellaswag --limit 500
 
 # Its words.
 gpt generate "The state of the Union is" --max-new-tokens 60 --seed 1

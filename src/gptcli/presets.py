@@ -18,7 +18,7 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
     "gpt2-medium": {**_GPT2, "n_layers": 24, "n_heads": 16, "emb_dim": 1024, "max_lr": 3e-4, "min_lr": 3e-5},
     "gpt2-large": {**_GPT2, "n_layers": 36, "n_heads": 20, "emb_dim": 1280, "max_lr": 2.5e-4, "min_lr": 2.5e-5},
     "gpt2-xl": {**_GPT2, "n_layers": 48, "n_heads": 25, "emb_dim": 1600, "max_lr": 2e-4, "min_lr": 2e-5},
-    # A model that two laptop cores train to readable sentences in two minutes: most of its work is the output head.
+    # A model that two laptop cores train in two to three minutes: most of its work is the output head.
     "demo": {
         "n_layers": 4,
         "n_heads": 4,
@@ -30,11 +30,11 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "max_lr": 2e-3,
         "min_lr": 2e-4,
         "warmup_iters": 50,
-        "max_iters": 500,
+        "max_iters": 400,
         "eval_every": 100,
-        "eval_iters": 40,
-        "eval_examples": 200,
+        "eval_iters": 20,
+        "eval_examples": 100,
         "sample_every": 100,
-        "save_every": 250,
+        "save_every": 200,
     },
 }
