@@ -115,7 +115,7 @@ class TrainSettings(CommandSettings):
     def _apply_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
         """What the preset says holds where nothing else was said."""
         preset = values.get("preset")
-        if preset is None:
+        if not isinstance(preset, str):
             return values
         if preset not in PRESETS:
             raise ValueError(f"there is no preset '{preset}'; there are {', '.join(PRESETS)}")

@@ -99,8 +99,15 @@ def test_only_the_first_process_speaks(gpt: Any, trained: SimpleNamespace) -> No
 def test_several_processes_are_launched_with_the_same_words_and_their_exit_code_is_passed_on(
     gpt: Any, trained: SimpleNamespace
 ) -> None:
+    Path("log/checkpoints/step_0000001").mkdir(parents=True)  # what the run saved
     assert gpt("train", "--gpus", "2", "--n_layers=3").code == 75
     assert trained.launched == [(["train", "--gpus", "2", "--n_layers=3"], 2)]
+
+
+def test_a_run_that_was_stopped_before_it_could_save_has_failed(gpt: Any, trained: SimpleNamespace) -> None:
+    result = gpt("train", "--gpus", "2")
+    assert result.code == 1
+    assert "stopped before it could save" in result.err
 
 
 @pytest.mark.parametrize(("signal", "code"), [(None, 0), (2, 130), (15, 75), (10, 75)])

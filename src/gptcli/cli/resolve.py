@@ -54,10 +54,10 @@ def resolve(
     if "preset" in fields and values.get("preset") is not None:
         from_preset, preset_faults = _preset(values["preset"], origin["preset"])
         found += preset_faults
-        if preset_faults:
-            del values["preset"]  # told already
         origin = dict.fromkeys(from_preset, f"--preset {values['preset']}") | origin
         values = from_preset | values
+        if preset_faults:
+            values.pop("preset")  # told already
     # One value for a list is a list of one: the environment and a file may give it so.
     values = {name: (v,) if fields[name].many and isinstance(v, str) else v for name, v in values.items()}
     try:
