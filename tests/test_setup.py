@@ -17,7 +17,8 @@ from gptcli.model.network import GPT
 from gptcli.optim.schedules import warmup_cosine
 from gptcli.planning import plan
 from gptcli.settings import TokenizeSettings, TrainSettings
-from gptcli.training.setup import ORIGINAL_STEPS, Setup, prepare
+from gptcli.training.length import ORIGINAL_STEPS
+from gptcli.training.setup import Setup, prepare
 
 
 def resolved(shards: Path, **changes: object) -> Setup:

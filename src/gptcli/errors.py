@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -47,6 +48,27 @@ def raise_if(faults: list[Fault]) -> None:
     """Raise all collected faults of a call at once; nothing when there are none."""
     if faults:
         raise UsageError(faults=faults)
+
+
+class Errors:
+    """Collects the errors of several checks, so that all that is wrong with a call is told at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[UserError] = []
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keeps a UserError of its block for later; what follows the block runs in any case."""
+        try:
+            yield
+        except UserError as error:
+            self._errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raise what was collected: a UsageError, or a UserError where the call is right and only data is at fault."""
+        if self._errors:
+            kind = UsageError if any(isinstance(error, UsageError) for error in self._errors) else UserError
+            raise kind(faults=[fault for error in self._errors for fault in error.faults])
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

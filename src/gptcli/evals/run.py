@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from gptcli.data.durable import write_bytes
 from gptcli.distributed.runtime import resolve_device
-from gptcli.errors import Fault, UsageError, UserError, nearest, raise_if
+from gptcli.errors import Errors, Fault, UserError, nearest, raise_if
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.evals.loss import LOSS
 from gptcli.evals.task import Scorer, Task, TaskResult
@@ -45,35 +44,25 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
 def _prepared(settings: EvalSettings) -> tuple[list[tuple[Task, Scorer]], list[tuple[str | None, ModelFacts]]]:
     """The tasks with their data, and the models by name without their weights; raises all that is wrong with either."""
     tasks = _tasks(settings)
-    errors: list[UserError] = []
+    errors = Errors()
     scorers: list[tuple[Task, Scorer]] = []
     models: list[tuple[str | None, ModelFacts]] = []
-    with _collected(errors):
+    with errors.collected():
         _check_save(settings, tasks)
-    with _collected(errors):
+    with errors.collected():
         resolve_device(settings.device)
     for name in settings.model or (None,):
-        with _collected(errors):
+        with errors.collected():
             models.append((name, read_facts(locate_model(name))))
     for task in tasks:
-        with _collected(errors):
+        with errors.collected():
             scorers.append((task, task.prepare(settings)))
     for _, facts in models:
         for _, scorer in scorers:
-            with _collected(errors):
+            with errors.collected():
                 scorer.check(facts)
-    if errors:
-        kind = UsageError if any(isinstance(error, UsageError) for error in errors) else UserError
-        raise kind(faults=[fault for error in errors for fault in error.faults])
+    errors.raise_all()
     return scorers, models
-
-
-@contextmanager
-def _collected(errors: list[UserError]) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        errors.append(error)
 
 
 def _score(task: Task, scorer: Scorer, model: LanguageModel, shown: str, progress: Progress | None) -> TaskResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,17 +9,16 @@ from gptcli.data.order import n_windows
 from gptcli.data.shards import Shards, open_shards
 from gptcli.distributed.launch import check_processes
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
-from gptcli.errors import Fault, UsageError, UserError, nearest, raise_if
+from gptcli.errors import Errors, Fault, UsageError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
 from gptcli.model.huggingface import read_shape
 from gptcli.model.locate import checkpoints_of, locate_model
-from gptcli.presets import PRESETS
 from gptcli.settings import TrainSettings, data_folder
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer_files import GPT2_VOCABULARIES, read_tokenizer
+from gptcli.training.length import run_steps, run_warmup
 
 METRICS = ("hellaswag",)
-ORIGINAL_STEPS = 19_073  # 10 B tokens in steps of 2**19
 
 
 @dataclass(frozen=True)
@@ -60,66 +58,29 @@ def preflight(settings: TrainSettings) -> None:
 def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     """Resolve `settings` for the processes `ranks`. Raises UsageError with everything that is wrong with them."""
     ranks = ranks or detect()
-    faults: list[Fault] = []
-    notes: list[str] = []
-    kinds: list[type[UserError]] = []
-
-    def collect(error: UserError) -> None:
-        faults.extend(error.faults)
-        kinds.append(UsageError if isinstance(error, UsageError) else UserError)
-
-    try:
+    errors, notes = Errors(), list[str]()
+    shards = tokenizer = config = init_from = None
+    metrics: tuple[str, ...] = ()
+    with errors.collected():
         resolve_device(settings.device, 0)
         if not ranks.launched:
             check_processes(ranks.world_size, settings.device)
-    except UserError as error:
-        collect(error)
-    metrics = _metrics(settings, faults)
-    shards = None
-    try:
+    with errors.collected():
+        metrics = _metrics(settings)
+    with errors.collected():
         shards = open_shards(data_folder(settings.data_root))
-    except UserError as error:
-        collect(error)
-    tokenizer = None
-    config, init_from = None, None
-    try:
-        if shards:
-            tokenizer = _tokenizer_of(settings, shards, notes)
+        tokenizer = _tokenizer_of(settings, shards, notes)
+    with errors.collected():
         config, init_from = _model(settings, shards, tokenizer)
-    except UserError as error:
-        collect(error)
-    if settings.hellaswag_data and not Path(settings.hellaswag_data).is_file():
-        faults.append(Fault(f"--hellaswag-data: there is no file {settings.hellaswag_data}."))
-    length = settings.n_tokens or (config.context_length if config else settings.context_length)
-    if config and length > config.context_length:
-        faults.append(
-            Fault(
-                f"--n-tokens {length} is longer than --context-length {config.context_length}.",
-                "Sequences can't be longer than the context.",
-            )
-        )
-    _check_batch(settings, length, ranks.world_size, faults)
-    if settings.min_lr > settings.max_lr:
-        faults.append(Fault(f"--min-lr {settings.min_lr:g} is above --max-lr {settings.max_lr:g}."))
-    if kinds and len(faults) == len(kinds) and UsageError not in kinds:
-        raise UserError(faults=faults)  # nothing is wrong with the call: a network is down, a file is damaged
-    raise_if(faults)
-    assert shards
-    assert config
+    with errors.collected():
+        _check_options(settings, config.context_length if config else settings.context_length, ranks.world_size)
+    errors.raise_all()
+    assert shards is not None
+    assert config is not None
+    length = settings.n_tokens or config.context_length
     windows_per_step = settings.total_batch_size // length
     train_windows = n_windows(len(shards.split("train")), length)
-    steps = _steps(settings, train_windows, windows_per_step, faults)
-    val_windows = n_windows(len(shards.split("val")), length)
-    if val_windows == 0:
-        faults.append(
-            Fault(
-                f"The validation split has {len(shards.split('val')):,} tokens, too few for one sequence of {length}.",
-                "Tokenize more text or with a larger --val-tokens, or train with a smaller --context-length.",
-            )
-        )
-    raise_if(faults)
-    warmup = _warmup(settings, steps, notes, faults)
-    raise_if(faults)
+    steps = run_steps(settings, train_windows, windows_per_step)
     return Setup(
         settings=settings,
         config=config,
@@ -128,28 +89,30 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         tokenizer=tokenizer,
         length=length,
         train_windows=train_windows,
-        val_windows=min(settings.eval_iters * windows_per_step, val_windows),
+        val_windows=min(settings.eval_iters * windows_per_step, _val_windows(shards, length)),
         windows_per_step=windows_per_step,
         steps=steps,
-        warmup=warmup,
+        warmup=run_warmup(settings, steps, notes),
         metrics=metrics,
         metrics_asked_for="metrics" in settings.model_fields_set or settings.hellaswag_data is not None,
         notes=tuple(notes),
     )
 
 
-def _metrics(settings: TrainSettings, faults: list[Fault]) -> tuple[str, ...]:
+def _metrics(settings: TrainSettings) -> tuple[str, ...]:
+    faults = []
+    if settings.hellaswag_data and not Path(settings.hellaswag_data).is_file():
+        faults.append(Fault(f"--hellaswag-data: there is no file {settings.hellaswag_data}."))
     names = tuple(name.lower() for name in settings.metrics)
-    if names in ((), ("none",)):
-        return ()
-    for name in names:
+    for name in names if names != ("none",) else ():
         if name == "none":
             faults.append(Fault("--metrics: none stands alone.", "Leave none out, or the others."))
         elif name not in METRICS:
             close = nearest(name, (*METRICS, "none"))
             hint = f"Did you mean '{close}'?" if close else f"Known are {', '.join(METRICS)} and none."
             faults.append(Fault(f"--metrics: there is no metric called '{name}'.", hint))
-    return tuple(dict.fromkeys(names))
+    raise_if(faults)
+    return tuple(name for name in dict.fromkeys(names) if name != "none")
 
 
 def _tokenizer_of(settings: TrainSettings, shards: Shards, notes: list[str]) -> Tokenizer | None:
@@ -230,68 +193,49 @@ def _model(
     return config, folder
 
 
-def _check_batch(settings: TrainSettings, length: int, processes: int, faults: list[Fault]) -> None:
+def _check_options(settings: TrainSettings, context_length: int, processes: int) -> None:
+    """What can be wrong with the options by themselves. Raises UsageError."""
+    length = settings.n_tokens or context_length
+    faults = _batch_faults(settings, length, processes)
+    if length > context_length:
+        faults.append(
+            Fault(
+                f"--n-tokens {length} is longer than --context-length {context_length}.",
+                "Sequences can't be longer than the context.",
+            )
+        )
+    if settings.min_lr > settings.max_lr:
+        faults.append(Fault(f"--min-lr {settings.min_lr:g} is above --max-lr {settings.max_lr:g}."))
+    raise_if(faults)
+
+
+def _batch_faults(settings: TrainSettings, length: int, processes: int) -> list[Fault]:
     micro_batch = settings.n_batches * length * processes
     total = settings.total_batch_size
     if total % micro_batch == 0:
-        return
+        return []
     below = total - total % micro_batch
     nearest_totals = [str(size) for size in (below, below + micro_batch) if size]
     product = f"--n-batches {settings.n_batches} × {length} tokens"
     product += f" × {processes} processes" if processes > 1 else ""
     smaller = [size for size in range(settings.n_batches, 0, -1) if total % (size * length * processes) == 0]
-    faults.append(
+    return [
         Fault(
             f"--total-batch-size {total} can't be divided by a micro-batch of {product} = {micro_batch} tokens.",
             f"The nearest that can: {' or '.join(nearest_totals)}"
             + (f"; or keep it with --n-batches {smaller[0]}." if smaller else "."),
         )
-    )
+    ]
 
 
-def _steps(settings: TrainSettings, windows: int, windows_per_step: int, faults: list[Fault]) -> int:
-    """How long the run is: the rules of --max-iters and --n-epochs."""
+def _val_windows(shards: Shards, length: int) -> int:
+    windows = n_windows(len(shards.split("val")), length)
     if windows == 0:
-        faults.append(
-            Fault(
-                "The training split is shorter than one sequence.",
-                "Tokenize more text, or train with a smaller --context-length.",
-            )
+        raise UsageError(
+            f"The validation split has {len(shards.split('val')):,} tokens, too few for one sequence of {length}.",
+            "Tokenize more text or with a larger --val-tokens, or train with a smaller --context-length.",
         )
-        return 0
-    if settings.max_iters and settings.n_epochs is None:
-        return settings.max_iters
-    passes = settings.n_epochs or 1.0
-    steps = math.floor(passes * windows / windows_per_step)
-    limit = settings.max_iters or (steps if settings.n_epochs else ORIGINAL_STEPS)
-    if steps == 0:
-        tokens = windows * settings.total_batch_size // windows_per_step
-        faults.append(
-            Fault(
-                f"{passes:g} pass{'es' if passes > 1 else ''} over the {tokens:,} training tokens "
-                f"{'are' if passes > 1 else 'is'} less than one step of {settings.total_batch_size:,}.",
-                "Choose a smaller --total-batch-size, or say how long to train with --max-iters.",
-            )
-        )
-    return min(limit, steps)
-
-
-def _warmup(settings: TrainSettings, steps: int, notes: list[str], faults: list[Fault]) -> int:
-    """A warm-up by default or preset that would not end in time is shortened; one that was asked for is not."""
-    warmup = settings.warmup_iters
-    if warmup < steps:
-        return warmup
-    of_preset = PRESETS.get(settings.preset or "", {}).get("warmup_iters")
-    if "warmup_iters" in settings.model_fields_set and warmup != of_preset:
-        faults.append(
-            Fault(
-                f"--warmup-iters {warmup} does not end within the run's {steps} steps.",
-                f"Try --warmup-iters {steps // 10}.",
-            )
-        )
-        return 0
-    notes.append(f"The run has {steps} steps, so warm-up takes {steps // 10} in place of {warmup}.")
-    return steps // 10
+    return windows
 
 
 def describe(setup: Setup, parameters: int, processes: int) -> dict[str, str]:
