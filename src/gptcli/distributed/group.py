@@ -40,6 +40,7 @@ class Group:
     ) -> None:
         if self.ranks.world_size == 1 or not dist.is_initialized():
             return
+        lost = _lost_connection(error)
         # Gloo's threads must end while the interpreter lives: one that holds a tensor when Python shuts down aborts the
         # process. They end with the last reference to their group, and a wrapped model is a cycle that holds one.
         self._hosts = None
@@ -47,6 +48,11 @@ class Group:
         if error is None or self.device.type != "cuda":  # NCCL would wait for ranks that are no more
             dist.destroy_process_group()
         gc.collect()
+        if lost:
+            raise UserError(
+                f"Rank {self.ranks.rank} lost the connection to another process of the run.",
+                "What that one says tells why. The same command continues from the last checkpoint.",
+            ) from error
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model as it is trained: gradients averaged over the processes while they are computed (DDP)."""
@@ -101,3 +107,11 @@ class Group:
     def told_once(self, error: UserError) -> UserError:
         """`error` as this process is to raise it when all of them do: the first tells it, the others end silently."""
         return error if self.ranks.is_main else ToldElsewhereError(error.exit_code)
+
+
+def _lost_connection(error: BaseException | None) -> bool:
+    """Whether a collective failed because another process is no more. Gloo has no class of its own for that."""
+    signs = ("Connection reset by peer", "Connection closed by peer", "Broken pipe")
+    return isinstance(error, dist.DistNetworkError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
