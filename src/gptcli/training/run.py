@@ -164,8 +164,9 @@ def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
 
 def _move_aside(run: Path) -> list[str]:
     """Rename an existing run to the first free `<name>.<number>`."""
-    if not run.is_dir() or not any(run.iterdir()):
-        return []
+    run = run.resolve()
+    if not ((run / record.RUN).exists() or checkpoints_of(run)):
+        return []  # no run: whatever else lies there is not ours to move
     with FolderLock(run):  # a run that is being written is not moved
         pass
     aside = next(path for i in range(1, 10_000) if not (path := run.with_name(f"{run.name}.{i}")).exists())
