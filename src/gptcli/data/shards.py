@@ -136,14 +136,14 @@ def _checked_headers(named: list[tuple[Path, str]], manifest: Manifest | None) -
             headers[path] = read_header(path)
         except ShardError as error:
             faults.append(
-                Fault(f"The shard {path} {error}.", "Copy it again from where it came from, or tokenize again.")
+                Fault(f"The shard {path} {error}.", "Copy it again from where it came from, or tokenize again with --fresh.")
             )
             continue
         if manifest and headers[path].tokens != expected[path.name]:
             faults.append(
                 Fault(
                     f"The shard {path} has {headers[path].tokens:,} tokens; the manifest says {expected[path.name]:,}.",
-                    "Copy the folder again from where it came from, or tokenize again.",
+                    "Copy the folder again from where it came from, or tokenize again with --fresh.",
                 )
             )
     raise_if(faults)
