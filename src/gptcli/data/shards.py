@@ -136,7 +136,10 @@ def _checked_headers(named: list[tuple[Path, str]], manifest: Manifest | None) -
             headers[path] = read_header(path)
         except ShardError as error:
             faults.append(
-                Fault(f"The shard {path} {error}.", "Copy it again from where it came from, or tokenize again with --fresh.")
+                Fault(
+                    f"The shard {path} {error}.",
+                    "Copy it again, or tokenize again with --fresh.",
+                )
             )
             continue
         if manifest and headers[path].tokens != expected[path.name]:
