@@ -16,6 +16,9 @@ from gptcli.data.order import Indices
 from gptcli.data.output import is_unfinished
 from gptcli.data.shard_format import SUFFIXES, ShardError, ShardHeader, read_header
 from gptcli.errors import Fault, UsageError, UserError, nearest, raise_if
+from gptcli.tokenizer import Tokenizer, get_tokenizer
+from gptcli.tokenizer.folders import read_folder
+from gptcli.tokenizer.naming import built_in_names
 
 _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|val)(?![a-z])|(?<![a-z])(val)idation(?![a-z])", re.IGNORECASE)
 
@@ -79,8 +82,32 @@ class Shards:
 
     @property
     def tokenizer_name(self) -> str | None:
-        """The encoding of the ids."""
+        """The name of the ids' tokenizer."""
         return self.manifest.tokenizer.name if self.manifest else None
+
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the ids, from the folder's own files where its name is not enough; None without a manifest.
+
+        Raises UserError where what is found is not what the manifest says, or nothing is.
+        """
+        if self.manifest is None:
+            return None
+        record = self.manifest.tokenizer
+        hint = "Copy the folder again from where it came from, or tokenize the text again."
+        if record.file:
+            stored = read_folder(self.folder)
+            found = Tokenizer(stored) if stored else None
+        else:
+            found = get_tokenizer(record.name) if record.name in built_in_names() else None
+        if found is None:
+            raise UserError(f"The tokenizer '{record.name}' of {self.folder} is not there.", hint)
+        if found.sha256 != record.sha256:
+            raise UserError(
+                f"{self.folder} was tokenized with '{record.name}' ({record.sha256[:12]}…); "
+                f"{'in it lies' if record.file else 'here it is'} '{found.name}' ({found.sha256[:12]}…).",
+                hint,
+            )
+        return found
 
     @property
     def vocab_size(self) -> int | None:

@@ -143,6 +143,12 @@ def _prepare_task(settings: EvalSettings) -> Scorer:
     def check(facts: ModelFacts) -> None:
         if facts.tokenizer is None:
             raise UserError(f"HellaSwag is text, and the model in {facts.folder} has no tokenizer that gpt knows.")
+        if not facts.tokenizer.covers_all_text:
+            lacking = f"HellaSwag has characters that the tokenizer '{facts.tokenizer.name}' does not know"
+            raise UserError(
+                f"{lacking}, which {facts.folder} was trained with.",
+                "Measure the model on its own text: gpt eval loss --data-root FOLDER",
+            )
 
     def measure(model: LanguageModel, progress: Progress) -> Measured:
         assert model.tokenizer is not None, "checked before"

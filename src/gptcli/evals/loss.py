@@ -79,14 +79,15 @@ def _nats(model: LanguageModel, x: Indices, y: Indices) -> float:
 
 def check_same_tokenizer(model: ModelFacts, shards: Shards) -> None:
     """Raise UsageError where the ids of `shards` mean other tokens than those of `model`."""
-    theirs, ours = shards.tokenizer_name, model.tokenizer.name if model.tokenizer else None
-    hint = "Tokenize the text with the model's tokenizer: gpt tokenize --tokenizer-model NAME."
-    if theirs is not None and ours is not None and theirs != ours:
-        raise UsageError(f"{shards.folder} is tokenized with '{theirs}', the model {model.folder} with '{ours}'.", hint)
-    if model.tokenizer and shards.manifest and shards.manifest.tokenizer.sha256 != model.tokenizer.sha256:
-        raise UsageError(
-            f"{shards.folder} and the model {model.folder} have different vocabularies called '{ours}'.", hint
-        )
+    theirs, ours = shards.tokenizer_name, model.tokenizer
+    named = ours.name if ours and ours.is_packaged else model.folder
+    hint = f"Tokenize the text with the model's tokenizer: gpt tokenize --tokenizer-model {named}"
+    if ours and shards.manifest and shards.manifest.tokenizer.sha256 != ours.sha256:
+        if theirs == ours.name:
+            message = f"{shards.folder} and the model {model.folder} have different vocabularies called '{theirs}'."
+        else:
+            message = f"{shards.folder} is tokenized with '{theirs}', the model {model.folder} with '{ours.name}'."
+        raise UsageError(message, hint)
     rows = model.config.vocab_size
     if shards.vocab_size is not None and shards.vocab_size > rows:
         raise UsageError(

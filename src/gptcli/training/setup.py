@@ -36,6 +36,7 @@ class Setup:
     windows_per_step: int
     steps: int
     warmup: int
+    warmup_note: str
     metrics: tuple[str, ...]
     metrics_asked_for: bool
     notes: tuple[str, ...]
@@ -70,6 +71,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     with errors.collected():
         shards = open_shards(data_folder(settings.data_root))
         tokenizer = _tokenizer_of(settings, shards, notes)
+        metrics = _scorable(metrics, settings, tokenizer, notes)
     with errors.collected():
         config, init_from = _model(settings, shards, tokenizer)
     with errors.collected():
@@ -81,6 +83,8 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     windows_per_step = settings.total_batch_size // length
     train_windows = n_windows(len(shards.split("train")), length)
     steps = run_steps(settings, train_windows, windows_per_step)
+    warmup, warmup_note = run_warmup(settings, steps)
+    notes += [warmup_note] if warmup_note else []
     return Setup(
         settings=settings,
         config=config,
@@ -92,9 +96,10 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         val_windows=min(settings.eval_iters * windows_per_step, _val_windows(shards, length)),
         windows_per_step=windows_per_step,
         steps=steps,
-        warmup=run_warmup(settings, steps, notes),
+        warmup=warmup,
+        warmup_note=warmup_note,
         metrics=metrics,
-        metrics_asked_for="metrics" in settings.model_fields_set or settings.hellaswag_data is not None,
+        metrics_asked_for=_asked_for_metrics(settings),
         notes=tuple(notes),
     )
 
@@ -115,16 +120,27 @@ def _metrics(settings: TrainSettings) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name != "none")
 
 
+def _asked_for_metrics(settings: TrainSettings) -> bool:
+    return "metrics" in settings.model_fields_set or settings.hellaswag_data is not None
+
+
+def _scorable(
+    metrics: tuple[str, ...], settings: TrainSettings, tokenizer: Tokenizer | None, notes: list[str]
+) -> tuple[str, ...]:
+    """The metrics without HellaSwag where it has characters that the tokenizer does not know."""
+    if tokenizer is None or tokenizer.covers_all_text or "hellaswag" not in metrics:
+        return metrics
+    lacking = f"HellaSwag has characters that the tokenizer '{tokenizer.name}' does not know"
+    if _asked_for_metrics(settings):
+        raise UsageError(f"--metrics: {lacking}.", "Train with --metrics none.")
+    notes.append(f"{lacking}, so the run goes without it.")
+    return tuple(name for name in metrics if name != "hellaswag")
+
+
 def _tokenizer_of(settings: TrainSettings, shards: Shards, notes: list[str]) -> Tokenizer | None:
     """The tokenizer that the manifest names. Shards without one are gpt2's if the vocabulary can be, else ids only."""
     if shards.manifest:
-        tokenizer = get_tokenizer(shards.manifest.tokenizer.name)
-        if tokenizer.sha256 != shards.manifest.tokenizer.sha256:
-            raise UsageError(
-                f"{shards.folder} was tokenized with another vocabulary that is called '{tokenizer.name}' too.",
-                "Tokenize the text again.",
-            )
-        return tokenizer
+        return shards.tokenizer()
     fits_16_bits = all(header.dtype.itemsize == 2 for stream in shards.splits.values() for _, header in stream.files)
     if settings.vocab_size is None and not fits_16_bits:
         raise UsageError(
@@ -169,11 +185,11 @@ def _model(
     folder = own[-1] if own else locate_model(settings.init_from)
     config = replace(read_shape(folder), drop_rate=settings.drop_rate)
     theirs = read_tokenizer(folder, config.vocab_size)[0]
-    if theirs and tokenizer and theirs.sha256 != tokenizer.sha256:
+    if theirs and tokenizer and theirs != tokenizer:
         faults.append(
             Fault(
                 f"{settings.init_from} has the tokenizer '{theirs.name}', the data is in '{tokenizer.name}'.",
-                f"Tokenize the text with --tokenizer-model {theirs.name}.",
+                f"Tokenize the text with --tokenizer-model {theirs.name if theirs.is_packaged else folder}.",
             )
         )
     shape = ("vocab_size", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "tie_embeddings")
