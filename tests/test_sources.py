@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptcli.data import readers
-from gptcli.data.hub import stream_dataset
-from gptcli.data.sources import FileSources, open_source
+from gptcli.data import slices
+from gptcli.data.remote_file import RemoteFile
+from gptcli.data.slices import Bundle, Cursor, Reading
+from gptcli.data.sources import RemoteFiles, Sources, open_source
 from gptcli.errors import Fault, UsageError, UserError
 from gptcli.settings import TokenizeSettings
 
@@ -61,7 +62,7 @@ def test_a_separator_is_found_wherever_chunks_end(
     path.write_bytes(text.encode())
     pieces = text.split(separator)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "_CHUNK", chunk)
+        patch.setattr(slices, "SLICE_BYTES", chunk)
         assert documents(path, separator=separator) == (pieces if pieces[-1] else pieces[:-1])
 
 
@@ -161,9 +162,9 @@ def test_a_file_whose_name_looks_like_a_glob_is_taken_as_it_is(tmp_path: Path) -
 
 def test_all_faults_of_the_sources_come_at_once(tmp_path: Path) -> None:
     (tmp_path / "shakespeare.txt").write_text("")
-    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "a.pdf").write_text("")
     (tmp_path / "empty").mkdir()
-    found = faults(tmp_path / "shakespear.txt", tmp_path / "a.csv", tmp_path / "empty", tmp_path / "*.jsonl", "")
+    found = faults(tmp_path / "shakespear.txt", tmp_path / "a.pdf", tmp_path / "empty", tmp_path / "*.jsonl", "")
     assert len(found) == 5
     assert "shakespeare.txt" in found[0].hint
     assert all(".parquet" in fault.hint for fault in found[1:4])
@@ -177,23 +178,125 @@ def test_a_file_that_vanishes_before_it_is_read_is_told(tmp_path: Path) -> None:
         list(source.documents())
 
 
-def test_the_total_is_about_the_bytes_of_text(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("x" * 1000)
+def test_the_shares_of_all_slices_come_to_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_BYTES", 100)
+    (tmp_path / "a.txt").write_text("x " * 1000)
     save_parquet(tmp_path / "b.parquet", text=[f"{number:0100d}" for number in range(100)], other=["y" * 9999] * 100)
     source = open_source(TokenizeSettings(sources=(str(tmp_path),)))
-    assert isinstance(source, FileSources)
-    assert source.total_bytes() == pytest.approx(11_000, rel=0.2)
+    assert source.total_bytes() == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert sum(bundle.bytes for bundle in source.bundles(tmp_path, "words")) == source.total_bytes()
 
 
 def test_a_local_folder_of_parquet_is_a_dataset(tmp_path: Path) -> None:
     save_parquet(tmp_path / "train-00000.parquet", text=["one", "two"], id=[1, 2])
     save_parquet(tmp_path / "test-00000.parquet", text=["three"], id=[3])
-    assert list(stream_dataset(str(tmp_path), "sample-10BT", "train", "text")) == ["one", "two"]
-    assert list(stream_dataset(str(tmp_path), None, "test", "text")) == ["three"]
+
+    def dataset(name: str, split: str) -> list[str]:
+        settings = TokenizeSettings(dataset_path=str(tmp_path), remote_name=name, split=split)
+        return list(open_source(settings).documents())
+
+    assert dataset("sample-10BT", "train") == ["one", "two"]
+    assert dataset("", "test") == ["three"]
     with pytest.raises(UsageError, match="no split 'validation'"):
-        list(stream_dataset(str(tmp_path), None, "validation", "text"))
-    with pytest.raises(UsageError, match="no column 'txt'"):
-        list(stream_dataset(str(tmp_path), None, "train", "txt"))
+        dataset("", "validation")
+
+
+# --- bundles
+
+
+def bundles_of(path: Path, start: Cursor = slices.BEGINNING) -> list[Bundle]:
+    return list(open_source(TokenizeSettings(sources=(str(path),))).bundles(path, "words", start))
+
+
+def test_small_files_are_worked_on_together_and_large_ones_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "SLICE_BYTES", 1000)
+    for number in range(50):
+        (tmp_path / f"a{number:03d}.txt").write_text("some words " * 9)
+    (tmp_path / "b.txt").write_text("some words " * 400)
+    for number in range(5):
+        (tmp_path / f"c{number}.txt").write_text("")
+    found = bundles_of(tmp_path)
+    sizes = [len(bundle.slices) for bundle in found]
+    assert sizes[:5] == [10] * 5
+    assert set(sizes[5:-1]) == {1}
+    assert all(bundle.bytes <= 1100 for bundle in found)
+    assert sum(sizes) == sum(len(bundle.names) for bundle in found)
+    assert [bundle.at for bundle in found][:6] == [Cursor(number, 0) for number in (0, 10, 20, 30, 40, 50)]
+
+
+def test_bundles_from_any_place_on_are_those_that_follow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "SLICE_BYTES", 300)
+    for number in range(20):
+        (tmp_path / f"{number:02d}.txt").write_text("some words " * (number * number % 70))
+    found = bundles_of(tmp_path)
+    assert len(found) > 15
+    for number, bundle in enumerate(found):
+        assert bundles_of(tmp_path, bundle.at) == found[number:]
+
+
+# --- what is recorded, and what differs from it
+
+
+def test_a_file_may_move_but_its_content_counts_even_at_the_same_size(tmp_path: Path) -> None:
+    big = bytearray(range(256)) * 20_000
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.txt").write_bytes(big)
+    before = open_source(TokenizeSettings(sources=(str(tmp_path / "a"),))).record()
+    moved = open_source(TokenizeSettings(sources=(str(tmp_path / "b"),)))
+    assert moved.differences(before, ask=True) == []
+    big[-1] ^= 1
+    (tmp_path / "b" / "x.txt").write_bytes(big)
+    assert moved.differences(before, ask=True) == [f"another content of {(tmp_path / 'b' / 'x.txt').as_posix()}"]
+    (tmp_path / "b" / "y.txt").write_text("")
+    more = open_source(TokenizeSettings(sources=(str(tmp_path / "b"),)))
+    assert more.differences(before, ask=True) == ["1 files (now 2)"]
+
+
+def test_of_many_files_one_checksum_is_kept(tmp_path: Path) -> None:
+    for number in range(1001):
+        (tmp_path / f"{number}.txt").write_text(str(number))
+    source = open_source(TokenizeSettings(sources=(str(tmp_path),)))
+    record = source.record()
+    assert len(json.dumps(record)) < 500
+    assert source.differences(record, ask=True) == []
+    (tmp_path / "7.txt").write_text("8")
+    assert source.differences(record, ask=True) == ["another content of the files"]
+
+
+class There(RemoteFile):
+    """A remote file whose content is at hand."""
+
+    def fetch(self, cache: Path, told: object = None, retries: object = None) -> Path:
+        cache.mkdir(exist_ok=True)
+        (cache / self.name).write_text(self.version)
+        return cache / self.name
+
+
+def test_remote_files_are_listed_only_when_needed_and_asked_for_changes_only_then(tmp_path: Path) -> None:
+    listed: list[int] = []
+    there = [There(address="x://a.txt", name="a.txt", size=3, version="one")]
+
+    def listing() -> list[RemoteFile]:
+        listed.append(1)
+        return list(there)
+
+    def source(address: str = "x://a.txt") -> Sources:
+        return Sources((RemoteFiles({"address": address}, Reading(), listing),))
+
+    record = source().record()
+    assert len(listed) == 1
+    assert source().differences(record, ask=False) == []
+    assert source("x://b.txt").differences(record, ask=False) == ["another source than x://b.txt"]
+    assert len(listed) == 1
+    assert source().differences(record, ask=True) == []
+    there[0] = There(address="x://a.txt", name="a.txt", size=3, version="two")
+    assert source().differences(record, ask=True) == ["another content of x://a.txt"]
+    (bundle,) = source().bundles(tmp_path / "cache", "words")
+    assert bundle.names == ("x://a.txt",)
+    assert bytes(bundle.slices[0].part.read(bundle.reading).data) == b"two"
 
 
 def test_a_dataset_that_can_not_be_reached_points_to_local_files(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +305,7 @@ def test_a_dataset_that_can_not_be_reached_points_to_local_files(monkeypatch: py
 
     monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
     with pytest.raises(UserError, match="can't be reached") as caught:
-        list(stream_dataset("HuggingFaceFW/fineweb-edu", "sample-10BT", "train", "text"))
+        list(open_source(TokenizeSettings()).documents())
     assert caught.value.exit_code == 1
     assert "arguments" in caught.value.faults[0].hint
 
@@ -214,6 +317,6 @@ def test_files_are_read_without_importing_datasets(tmp_path: Path) -> None:
     code = (
         "import sys; from gptcli.data.sources import open_source; from gptcli.settings import TokenizeSettings;"
         "list(open_source(TokenizeSettings(sources=(sys.argv[1],))).documents());"
-        "sys.exit(bool({'datasets', 'torch', 'pyarrow'} & set(sys.modules)))"
+        "sys.exit(bool({'datasets', 'torch', 'fsspec'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 0

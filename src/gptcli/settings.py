@@ -79,16 +79,29 @@ class TokenizeSettings(CommandSettings):
     command = "tokenize"
 
     sources: tuple[str, ...] = argument(
-        (), "Files (.txt .md .jsonl .parquet), folders or globs. Without any: a Hugging Face dataset."
+        (),
+        "Files (.txt .md .jsonl .json .csv .parquet .arrow, also .gz .zst .xz .bz2), folders, globs, addresses, or - "
+        "for standard input. Without any: a Hugging Face dataset.",
     )
     dataset_path: str = option("HuggingFaceFW/fineweb-edu", "Dataset on the Hugging Face Hub.", "Source")
     remote_name: str = option("sample-10BT", "Configuration of that dataset.", "Source")
     split: str = option("train", "Split of that dataset.", "Source")
     text_column: str = option("text", "Column or JSON key that holds the text.", "Source")
     separator: str | None = option(
-        None, "Cut .txt and .md files into documents at this text (\\n: line break). Otherwise a file is one document.",
-        "Source", min_length=1,
-    )  # fmt: skip
+        None,
+        "Cut .txt and .md files into documents at this text (\\n: line break). Otherwise a file is one document, and a "
+        "line of standard input.",
+        "Source",
+        min_length=1,
+    )
+    limit_documents: Count | None = option(None, "Take only the first so many documents.", "Source", ge=1)
+    limit_tokens: Count | None = option(None, "Take only the first so many tokens.", "Source", ge=2)
+    on_error: Literal["stop", "skip"] | None = option(
+        None,
+        "What to do at a document that can't be read: stop or skip it. Default: stop, but replace bytes that are not "
+        "UTF-8.",
+        "Source",
+    )
     tokenizer_model: str = option("gpt2", "Encoding: gpt2, or another that tiktoken knows.", "Tokens")
     local_dir: str = option("edu_fineweb10B", "Folder for the shards; a bare name lies under ./data.", "Output")
     shard_size: Count = option(100_000_000, "Tokens in a shard.", "Output", ge=1)
@@ -100,6 +113,12 @@ class TokenizeSettings(CommandSettings):
     )
     fresh: bool = option(False, "Move what is in the folder aside and start again.", "Output")
     workers: Count | None = option(None, "Processes that encode. Default: one for each core.", "Run", ge=1)
+    engine: Literal["auto", "gigatoken", "tiktoken"] = option(
+        "auto", "What encodes: auto takes gigatoken, checked against tiktoken, where it can read the tokenizer.", "Run"
+    )
+    on_mismatch: Literal["stop", "fall-back"] = option(
+        "stop", "Where gigatoken's ids are not tiktoken's: stop, or fall back and begin anew with tiktoken.", "Run"
+    )
     verify: str | None = option(
         None, "Check every shard of this folder against its manifest, and do nothing else.", "Run"
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +34,16 @@ def publish(file: BinaryIO, path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file in one go."""
+    """Write a small file in one go.
+
+    A symbolic link stays, and the file that it points to is written. What can't be replaced, since it is no regular
+    file (a pipe, a device) or this process' own standard output, is written into.
+    """
+    if (stream := _stream(path)) is not None:
+        with stream:
+            stream.write(content)
+        return
+    path = _target(path)
     try:
         with temporary_name(path).open("wb") as file:
             file.write(content)
@@ -39,6 +51,43 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         temporary_name(path).unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Raise the OSError that `write_bytes` would meet at once: no folder, no permission, a name that can't be."""
+    if _is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return
+    trial = temporary_name(_target(path))
+    trial.open("wb").close()
+    trial.unlink()
+
+
+def _target(path: Path) -> Path:
+    """What a symbolic link points to; unlike `Path.resolve` this takes links that point to each other."""
+    return Path(os.path.realpath(path))
+
+
+def _is_stream(path: Path) -> bool:
+    return _own_descriptor(path) is not None or (path.exists() and not stat.S_ISREG(path.stat().st_mode))
+
+
+def _stream(path: Path) -> BinaryIO | None:
+    """`path` opened to be written into, None for what is written whole under a name of its own."""
+    descriptor = _own_descriptor(path)
+    if descriptor is not None:
+        return os.fdopen(os.dup(descriptor), "wb")  # opened by its name it would be cut to nothing
+    return path.open("wb") if _is_stream(path) else None
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """Which of standard output and standard error `path` is (/dev/stdout, or the file that it was redirected to)."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # there is no such file yet, or the descriptor is closed
+            if os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+    return None
 
 
 def write_json(path: Path, data: Mapping[str, JsonValue]) -> None:

@@ -1,27 +1,40 @@
-"""Documents to ids, in bulk: gigatoken where it agrees with tiktoken, else tiktoken. The ids are the same."""
+"""Texts to ids, in bulk: gigatoken where it can and agrees with the tokenizer itself, else the tokenizer itself.
+
+The ids are the same. That is not believed but looked at: on probes at the start, and on a text of every slice.
+"""
 
 from __future__ import annotations
 
 import base64
-import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from gptcli.data.shard_format import Ids
-from gptcli.tokenizer import Tokenizer, get_tokenizer
+from gptcli.data.slices import Cuts
+from gptcli.errors import UsageError, UserError
+from gptcli.tokenizer import Tokenizer
 
 Engine = Literal["auto", "gigatoken", "tiktoken"]
+Ends = npt.NDArray[np.int64]
 
 _SCHEMES = {"gpt2": "gpt2", "r50k_base": "gpt2", "cl100k_base": "gpt4", "o200k_base": "o200k", "o200k_harmony": "o200k"}
 
-# gigatoken 0.10 remembers every pre-token it has met, for good: measured up to 12 bytes for each token of random
-# base64, next to nothing for prose. A new one costs 60 ms, so this bounds it at about 500 MB for under a tenth of time.
-_TOKENS_UNTIL_RENEWAL = 40_000_000
+# gigatoken 0.10 remembers every pre-token it has met, for good: up to 12 bytes for each token of random base64, next to
+# nothing for prose. A new one costs 60 ms. Later versions take a bound, and then nothing is left to do here.
+_CACHE_BYTES = 192 * 2**20
+_TOKENS_UNTIL_RENEWAL = 40_000_000  # where the memory of the process can't be seen
+_STATM = Path("/proc/self/statm")
+_PAGE = 4096
+
+_SAMPLE_BYTES = 8192  # of a slice of 4 MiB, so that tiktoken, some twenty times slower, takes a few hundredths of time
+
+_WORD_END = re.compile(rb"[A-Za-z0-9](?=[ \t\n\r])")
+_CHARACTER = re.compile(rb"(?<=.)(?=[^\x80-\xbf])", re.DOTALL)
 
 _PROBES = (
     "",
@@ -33,115 +46,196 @@ _PROBES = (
     *(character * 100_000 for character in "a !1\né"),
 )
 
-# Unicode's White_Space, as the pattern's \s has it; Python's own \s has four control characters more.
-_SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
-_LONG_SPACE = re.compile(_SPACE + r"{50000,}+")
+
+class MismatchError(UserError):
+    """gigatoken and the tokenizer itself differ on a text. `text` is its number within what was encoded."""
+
+    def __init__(self, text: int, excerpt: str, where: str = "") -> None:
+        super().__init__(
+            f"gigatoken's ids are not the tokenizer's own for the document that begins {excerpt!r}{where}.",
+            "Start again with --engine tiktoken, or with --on-mismatch fall-back; and please report the document.",
+        )
+        self.text = text
+        self.excerpt = excerpt
+
+    def __reduce__(self) -> tuple[type[MismatchError], tuple[int, str]]:
+        return MismatchError, (self.text, self.excerpt)
+
+    def located(self, path: Path) -> MismatchError:
+        """The same, with the file in which the document stands."""
+        return MismatchError(self.text, self.excerpt, f" in {path}")
 
 
 class BulkEncoder:
-    """Encodes batches of documents with the encoding called `tokenizer_name`; `engine` says with what it does so."""
+    """Encodes many texts with `tokenizer`; `engine` afterwards says by what: gigatoken, or the tokenizer itself.
 
-    def __init__(self, tokenizer_name: str, engine: Engine = "auto") -> None:
-        self.tokenizer = get_tokenizer(tokenizer_name)
-        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.tokenizer.vocab_size <= 2**16 else np.uint32)
+    `auto` takes gigatoken where it can read the tokenizer and agrees on the probes. Asked for by name it has to; else
+    UsageError. `probe=False` is for a process whose parent has looked.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, engine: Engine = "auto", *, probe: bool = True) -> None:
+        self.tokenizer = tokenizer
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
         self._gigatoken: Any = None
         self._tokens_left = 0
+        self._resident = 0
+        if engine == "tiktoken" and tokenizer.ranks is None:
+            raise UsageError(
+                f"--engine tiktoken can't read the tokenizer '{tokenizer.name}'.", "Leave --engine out: auto."
+            )
         if engine != "tiktoken":
             self._renew()
-            if engine == "auto" and self._gigatoken is not None and not self._agrees():
+            if engine == "gigatoken" and self._gigatoken is None:
+                raise UsageError(
+                    f"--engine gigatoken can't read the tokenizer '{tokenizer.name}'.", "Leave --engine out: auto."
+                )
+            if probe and self._gigatoken is not None and not self._agrees():
+                if engine == "gigatoken":
+                    raise UserError(
+                        f"This version of gigatoken has other ids than the tokenizer '{tokenizer.name}' itself.",
+                        "Leave --engine out: auto does without it.",
+                    )
                 self._gigatoken = None
-        self.engine: Engine = "tiktoken" if self._gigatoken is None else "gigatoken"
+        self.engine = "gigatoken" if self._gigatoken is not None else _own_engine(tokenizer)
 
-    def encode(self, texts: list[str]) -> tuple[Ids, int]:
-        """The ids of all documents, each begun by end of text, in one array; and their bytes in UTF-8.
+    @property
+    def resolved(self) -> Engine:
+        """The `engine` with which another process makes the same encoder."""
+        if self._gigatoken is not None:
+            return "gigatoken"
+        return "auto" if self.tokenizer.ranks is None else "tiktoken"
 
-        Lone surrogates, which JSON can hold and UTF-8 can't, become U+FFFD, as in tiktoken. Raises UserError for a text
-        that tiktoken can't cope with.
+    def encode(self, data: bytes | memoryview, ends: Ends, begins: npt.NDArray[np.bool_]) -> tuple[Ids, Ends]:
+        """The ids of all texts, and how many there are after each of them.
+
+        data: their UTF-8, one text after another. ends: where each ends in it. begins: which of them begin a document,
+        and so have end of text before them. Raises MismatchError where the engines differ on the text that is looked
+        at, UserError for a text that the tokenizer can't cope with.
         """
-        encoded = [_utf8(text) for text in texts]
-        size = sum(map(len, encoded))
-        if self.engine == "gigatoken":
+        ids, id_ends = self._encode(data, ends)
+        starts = np.concatenate(([0], id_ends[:-1]))[begins]
+        with_eot: Ids = np.insert(ids.astype(self.dtype), starts, self.tokenizer.eot)
+        return with_eot, id_ends + np.cumsum(begins)
+
+    def _encode(self, data: bytes | memoryview, ends: Ends) -> tuple[npt.NDArray[np.uint32], Ends]:
+        if self._gigatoken is not None:
             try:
-                return self._by_gigatoken(encoded), size
-            except (RuntimeError, ValueError, TypeError):  # the other engine has the last word on any text
-                pass
-        return self._by_tiktoken([text.decode("utf-8") for text in encoded]), size
+                ids, id_ends = self._by_gigatoken(data, ends)
+            except Exception:  # noqa: BLE001 - whatever it stumbles over, the tokenizer itself has the last word
+                return self.tokenizer.encode_texts(data, ends)
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # of Rust; the class can't be imported
+                    raise
+                return self.tokenizer.encode_texts(data, ends)
+            self._check(data, ends, ids, id_ends)
+            return ids, id_ends
+        return self.tokenizer.encode_texts(data, ends)
 
-    def _by_gigatoken(self, texts: list[bytes]) -> Ids:
-        if self._tokens_left <= 0:
+    def _by_gigatoken(self, data: bytes | memoryview, ends: Ends) -> tuple[npt.NDArray[np.uint32], Ends]:
+        import awkward as ak
+
+        if self._used_up():
             self._renew()
-        if self._gigatoken is None:
-            raise RuntimeError("gigatoken could not be renewed")
-        layout = self._gigatoken.encode_batch(texts, parallel=False).layout
-        starts = np.asarray(layout.offsets.data)[:-1]
-        content = np.asarray(layout.content.data)[: int(layout.offsets.data[-1])]
-        self._tokens_left -= content.size
-        ids = np.empty(content.size + len(texts), dtype=self.dtype)
-        begins = np.zeros(ids.size, dtype=bool)
-        begins[starts + np.arange(len(texts))] = True
-        ids[begins] = self.tokenizer.eot
-        ids[~begins] = content
-        return ids
+        if not ends.size:
+            return np.empty(0, dtype=np.uint32), ends
+        content = ak.contents.NumpyArray(np.frombuffer(data, dtype=np.uint8), parameters={"__array__": "byte"})
+        offsets = ak.index.Index64(np.concatenate(([0], ends)))
+        texts = ak.contents.ListOffsetArray(offsets, content, parameters={"__array__": "bytestring"})
+        layout = self._gigatoken.encode_batch(ak.Array(texts), parallel=False).layout
+        id_offsets = np.asarray(layout.offsets.data, dtype=np.int64)
+        ids = np.asarray(layout.content.data)[id_offsets[0] : id_offsets[-1]]
+        self._tokens_left -= ids.size
+        return ids, id_offsets[1:] - id_offsets[0]
 
-    def _by_tiktoken(self, texts: list[str]) -> Ids:
-        eot = np.array([self.tokenizer.eot], dtype=self.dtype)
-        parts = [eot[:0]]
-        for text in texts:
-            parts.append(eot)
-            parts += [np.array(self.tokenizer.encode(piece), dtype=self.dtype) for piece in self._pieces(text)]
-        return np.concatenate(parts)
+    def _check(self, data: bytes | memoryview, ends: Ends, ids: npt.NDArray[np.uint32], id_ends: Ends) -> None:
+        """Hold the ids of one text, or of its beginning, against the tokenizer itself.
 
-    def _pieces(self, text: str) -> Iterator[str]:
-        """Cut GPT-2 text inside very long runs of white space, where its pattern cuts as well.
-
-        tiktoken's regular expressions run out of stack on a million spaces with a word behind. The pattern takes such a
-        run as one piece but for its last character, and takes all of a run that ends the text: the cut changes no id.
+        Which one follows from the size of the whole: any rule does, and this one needs no state.
         """
-        begin = 0
-        if _SCHEMES.get(self.tokenizer.name) == "gpt2":
-            for run in _LONG_SPACE.finditer(text):
-                if run.end() < len(text):
-                    yield text[begin : run.end() - 1]
-                    begin = run.end() - 1
-        yield text[begin:]
+        if not ends.size:
+            return
+        text = int(ends[-1]) % ends.size
+        start, end = int(ends[text - 1]) if text else 0, int(ends[text])
+        id_start, id_end = int(id_ends[text - 1]) if text else 0, int(id_ends[text])
+        sample = bytes(data[start : min(end, start + _SAMPLE_BYTES)])
+        whole = start + len(sample) == end
+        if not whole:
+            cut = _last_cut(sample, self.tokenizer.cuts)
+            if cut is None:
+                return
+            sample = sample[:cut]
+        expected, _ = self.tokenizer.encode_texts(sample, np.array([len(sample)]))
+        found = ids[id_start : id_end if whole else id_start + expected.size]
+        if not np.array_equal(expected, found):
+            raise MismatchError(text, sample[:60].decode("utf-8", errors="replace"))
 
     def _agrees(self) -> bool:
+        texts = [text.encode() for text in (*_PROBES, *(f"a {name} b" for name in self.tokenizer.specials))]
+        data, ends = b"".join(texts), np.cumsum([len(text) for text in texts])
         try:
-            fast = self._by_gigatoken([text.encode() for text in _PROBES])
+            ids, id_ends = self._by_gigatoken(data, ends)
         except (RuntimeError, ValueError, TypeError, AttributeError):
             return False
-        return np.array_equal(fast, self._by_tiktoken(list(_PROBES)))
+        expected, expected_ends = self.tokenizer.encode_texts(data, ends)
+        return np.array_equal(ids, expected) and np.array_equal(id_ends, expected_ends)
+
+    def _used_up(self) -> bool:
+        if self._resident:
+            return _resident_bytes() > self._resident + _CACHE_BYTES
+        return self._tokens_left <= 0
 
     def _renew(self) -> None:
         self._gigatoken = None  # before the next is made: its memory can be used again
         self._gigatoken = _load_gigatoken(self.tokenizer)
         self._tokens_left = _TOKENS_UNTIL_RENEWAL
+        self._resident = _resident_bytes()
 
 
-def rank_file(tokenizer: Tokenizer) -> bytes:
-    """The vocabulary in tiktoken's own format: a token in base64 and its rank on each line."""
-    ranks = sorted(tokenizer.ranks.items(), key=lambda item: item[1])
-    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks)
+def _own_engine(tokenizer: Tokenizer) -> str:
+    """The name of what encodes where gigatoken does not."""
+    if tokenizer.ranks is not None:
+        return "tiktoken"
+    return "tokenizers" if tokenizer.json_text is not None else tokenizer.name
 
 
-def _utf8(text: str) -> bytes:
+def _last_cut(text: bytes, cuts: Cuts) -> int | None:
+    """Where the beginning of a text can be ended so that its ids are the beginning of the whole's; None for nowhere."""
+    if cuts == "none":
+        return None
+    pattern = _WORD_END if cuts == "words" else _CHARACTER
+    return max((match.end() for match in pattern.finditer(text)), default=None)
+
+
+def _resident_bytes() -> int:
+    """What this process holds in memory; 0 where the system doesn't tell."""
     try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode("utf-8")
+        return int(_STATM.read_text().split()[1]) * _PAGE
+    except OSError:
+        return 0
 
 
 def _load_gigatoken(tokenizer: Tokenizer) -> Any:
-    """A gigatoken tokenizer, None where there is none for this encoding. It reads vocabularies from files only."""
-    scheme = _SCHEMES.get(tokenizer.name)
-    if scheme is None:
+    """A gigatoken tokenizer, None where there is none for this one. It reads ranks from files only."""
+    json_text = tokenizer.json_text
+    scheme = None if tokenizer.ranks is None else _SCHEMES.get(tokenizer.name)
+    if scheme is None and json_text is None:
         return None
     try:
         import gigatoken
 
+        if hasattr(gigatoken, "set_max_cache_bytes"):
+            gigatoken.set_max_cache_bytes(_CACHE_BYTES)
+        if json_text is not None:
+            return gigatoken.Tokenizer.from_json(json_text)
         with tempfile.TemporaryDirectory(prefix="gpt-") as folder:
-            path = Path(folder) / f"{os.getpid()}.tiktoken"
-            path.write_bytes(rank_file(tokenizer))
+            path = Path(folder) / "ranks.tiktoken"
+            path.write_bytes(_rank_file(tokenizer.ranks or {}))
             return gigatoken.Tokenizer.from_tiktoken(path, scheme, {})
-    except (ImportError, OSError, ValueError, RuntimeError):
+    except (ImportError, OSError, ValueError, RuntimeError, TypeError):
         return None
+
+
+def _rank_file(ranks: dict[bytes, int]) -> bytes:
+    """The vocabulary in tiktoken's own format: a token in base64 and its rank on each line."""
+    ordered = sorted(ranks.items(), key=lambda item: item[1])
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ordered)

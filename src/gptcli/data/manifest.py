@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from gptcli.data.durable import write_json
 from gptcli.errors import UserError
+from gptcli.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -23,12 +24,25 @@ class _Part(BaseModel):
 
 
 class TokenizerRecord(_Part):
-    """Which encoding the ids belong to; `sha256` is that of its vocabulary."""
+    """Which tokenizer the ids belong to; `sha256` is its fingerprint. `file`: where it lies in the folder, None for one
+    that its name alone tells."""
 
     name: str
     vocab_size: int = Field(ge=1)
     eot: int = Field(ge=0)
     sha256: str
+    file: Literal["tokenizer.json"] | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> TokenizerRecord:
+        """The record of a tokenizer, which `save_tokenizer` has to put into the folder where `file` says so."""
+        return cls(
+            name=tokenizer.name,
+            vocab_size=tokenizer.vocab_size,
+            eot=tokenizer.eot,
+            sha256=tokenizer.sha256,
+            file=None if tokenizer.is_packaged else "tokenizer.json",
+        )
 
 
 class ShardRecord(_Part):
@@ -41,11 +55,13 @@ class ShardRecord(_Part):
 
 
 class Totals(_Part):
-    """Documents, tokens, and bytes of text in UTF-8."""
+    """Documents, tokens, and bytes of text in UTF-8; documents left out, and those with bytes replaced by U+FFFD."""
 
     documents: int
     tokens: int
     bytes: int
+    skipped: int = 0
+    replaced: int = 0
 
 
 class Manifest(_Part):
@@ -56,13 +72,14 @@ class Manifest(_Part):
     dtype: Literal["uint16", "uint32"]
     shards: tuple[ShardRecord, ...]
     totals: Totals
-    sources: dict[str, JsonValue]
+    sources: tuple[dict[str, JsonValue], ...]
     options: dict[str, JsonValue]
 
     @property
     def fingerprint(self) -> str:
         """sha256 over what the tokens are: tokenizer, dtype, the shards' contents; not sources or file names."""
-        digest = hashlib.sha256(f"{self.tokenizer.model_dump_json()} {self.dtype}\n".encode())
+        tokenizer = self.tokenizer.model_dump_json(exclude={"file"})
+        digest = hashlib.sha256(f"{tokenizer} {self.dtype}\n".encode())
         for shard in self.shards:
             digest.update(f"{shard.split} {shard.tokens} {shard.sha256}\n".encode())
         return digest.hexdigest()

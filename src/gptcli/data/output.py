@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from pathlib import Path
 
-from gptcli.data.durable import write_json
 from gptcli.data.manifest import MANIFEST_FILE
 from gptcli.data.shard_format import SUFFIXES
 from gptcli.errors import UsageError, UserError
+from gptcli.tokenizer.folders import TOKENIZER, TOKENIZER_CONFIG
 
-MARKER_FILE = ".unfinished.json"
-SPOOL_FILE = ".tokens.tmp"
-TOKENIZER_FILE = "tokenizer.tiktoken"
+JOURNAL_FILE = ".unfinished.json"
+SOURCES_FOLDER = ".sources"  # what was fetched, and standard input
+TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 
-_SHARD_NAME = re.compile(r"(val_0{6}|train_[0-9]{6,})\.npy")
-_OWN = {MARKER_FILE, SPOOL_FILE, TOKENIZER_FILE, MANIFEST_FILE}
+_SHARD_NAME = re.compile(r"(val_0{6}|train_[0-9]{6,}|\.?part_[0-9]{6,})\.npy")
+_OWN = {JOURNAL_FILE, MANIFEST_FILE, *TOKENIZER_FILES, "tokenizer.tiktoken"}
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether tokenizing into `folder` was begun and cut off (or goes on in another process)."""
-    return (folder / MARKER_FILE).exists() and not (folder / MANIFEST_FILE).exists()
+    return (folder / JOURNAL_FILE).exists() and not (folder / MANIFEST_FILE).exists()
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of that name is a shard or a piece of one, whole or being written."""
+    return bool(_SHARD_NAME.fullmatch(_published(name)))
 
 
 def prepare(folder: Path, fresh: bool) -> Path | None:
-    """Make `folder` ready to be written, and mark it unfinished. Its lock must be held.
+    """Make `folder` ready for shards from the beginning. Its lock must be held.
 
     What a call that was cut off left behind is cleared away; with `fresh`, tokens that lie there are moved into a new
     folder beside it, which is returned. Raises UsageError for shards that this command did not write.
@@ -34,26 +41,36 @@ def prepare(folder: Path, fresh: bool) -> Path | None:
         clear(folder)
     elif fresh:
         moved = _move_aside(folder)
-    elif foreign := [path.name for path in folder.iterdir() if path.suffix in SUFFIXES]:
+    elif foreign := [path.name for path in folder.iterdir() if path.suffix in SUFFIXES and path.name[0] != "."]:
         raise UsageError(
             f"{folder} holds shards that have no manifest, such as {min(foreign)}.",
             "Give another --local-dir, or --fresh to move them aside.",
         )
-    write_json(folder / MARKER_FILE, {"note": "Tokenizing has begun here and has not finished."})
     return moved
 
 
 def finish(folder: Path) -> None:
-    """Take the mark away: the manifest has been written."""
-    (folder / MARKER_FILE).unlink(missing_ok=True)
+    """Take away what only going on needs: the manifest has been written."""
+    forget_fetched(folder)
+    (folder / JOURNAL_FILE).unlink(missing_ok=True)
+
+
+def forget_fetched(folder: Path) -> None:
+    """Remove what was fetched, and standard input."""
+    shutil.rmtree(folder / SOURCES_FOLDER, ignore_errors=True)
 
 
 def clear(folder: Path) -> None:
-    """Remove what an unfinished call wrote, the mark last, so that a clearing that is cut off can be done again."""
+    """Remove the shards of an unfinished call, the journal last, so that a clearing that is cut off can be done again.
+
+    What was fetched stays: it serves the next call too.
+    """
     for path in folder.iterdir():
-        if _is_own(path.name) and path.name != MARKER_FILE:
+        if _is_own(path.name) and path.name != JOURNAL_FILE:
             path.unlink(missing_ok=True)
-    (folder / MARKER_FILE).unlink(missing_ok=True)
+    (folder / JOURNAL_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        (folder / SOURCES_FOLDER).rmdir()
 
 
 def restore(folder: Path, aside: Path) -> None:
@@ -64,8 +81,12 @@ def restore(folder: Path, aside: Path) -> None:
 
 
 def _is_own(name: str) -> bool:
-    published = name[1:-4] if name.startswith(".") and name.endswith(".tmp") else name
-    return name in _OWN or published in _OWN or f".{published}" in _OWN or bool(_SHARD_NAME.fullmatch(published))
+    return _published(name) in _OWN or f".{_published(name)}" in _OWN or is_shard(name)
+
+
+def _published(name: str) -> str:
+    """The name that a file being written will have. A hidden one is written under the name of a visible one."""
+    return name[1:-4] if name.startswith(".") and name.endswith(".tmp") else name
 
 
 def _move_aside(folder: Path) -> Path | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -80,3 +80,31 @@ class Slice:
     part: Part
     bytes: int
     begins_file: bool
+
+
+class Cursor(NamedTuple):
+    """A place in the sources: slice `slice` of file `file`, both counted from 0."""
+
+    file: int
+    slice: int
+
+
+BEGINNING = Cursor(0, 0)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Slices in a row that are worked on together; several where files are small.
+
+    names: what messages call their files. at: the place of the first.
+    """
+
+    slices: tuple[Slice, ...]
+    names: tuple[str, ...]
+    reading: Reading
+    at: Cursor
+
+    @property
+    def bytes(self) -> int:
+        """Its share of the sources' size."""
+        return sum(part.bytes for part in self.slices)

@@ -1,96 +1,210 @@
-"""What is tokenized: files, folders and globs in the order given, or a dataset."""
+"""What is tokenized: files, folders, globs, standard input, addresses and datasets, in the order given."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Generator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from gptcli.data.hub import stream_dataset
-from gptcli.data.readers import READERS, Reading, parquet_fault, parquet_text_bytes
-from gptcli.errors import Fault, UserError, nearest, raise_if
+from gptcli.data import slices as slicing
+from gptcli.data.formats import fault_of, slices_of
+from gptcli.data.local_files import expand, sampled_sha256
+from gptcli.data.remote_file import RemoteFile
+from gptcli.data.slices import BEGINNING, Bundle, Cursor, Cuts, Reading, Slice
+from gptcli.data.standard_input import StandardInput
+from gptcli.errors import Fault, raise_if
 from gptcli.settings import TokenizeSettings
 
-_MAGIC = re.compile(r"[*?\[]")
-_KINDS = ", ".join(READERS)
+STANDARD_INPUT = "-"
+
+_LISTED_FILES = 1000  # in the manifest by name; more of them as one checksum
+_BUNDLED_SLICES = 1000
 
 
 @dataclass(frozen=True)
-class FileSources:
-    """Local files, in the order in which they are read."""
+class LocalFiles:
+    """Files of this machine that one argument names."""
 
     files: tuple[Path, ...]
     reading: Reading
 
-    def documents(self) -> Generator[str]:
-        """Every document of every file."""
-        for path in self.files:
-            try:
-                yield from READERS[path.suffix.lower()](path, self.reading)
-            except OSError as error:
-                raise UserError(f"{path} can't be read: {error.strerror or error}.", "Is it still there?") from error
-
     def record(self) -> dict[str, JsonValue]:
-        """What the manifest says of them: path as given and size."""
-        return {"files": [{"path": path.as_posix(), "bytes": path.stat().st_size} for path in self.files]}
-
-    def total_bytes(self) -> int | None:
-        """About how many bytes of text they hold."""
-        return sum(
-            parquet_text_bytes(path, self.reading.text_column)
-            if path.suffix.lower() == ".parquet"
-            else path.stat().st_size
-            for path in self.files
-        )
+        """Path as given, size and a checksum of each."""
+        listed: list[JsonValue] = [
+            {"path": _text(path), "bytes": path.stat().st_size, "sha256": sampled_sha256(path)} for path in self.files
+        ]
+        return {"files": listed if len(listed) <= _LISTED_FILES else _condensed(listed)}
 
 
 @dataclass(frozen=True)
-class DatasetSource:
-    """A dataset of the Hugging Face Hub, or a folder in its layout."""
+class Piped:
+    """Standard input; `kept` is what came in, once it has been read."""
 
-    path: str
-    name: str | None
-    split: str
-    text_column: str
-
-    def documents(self) -> Generator[str]:
-        """Every document of the split."""
-        return stream_dataset(self.path, self.name, self.split, self.text_column)
+    reading: Reading
+    kept: StandardInput | None = None
 
     def record(self) -> dict[str, JsonValue]:
-        """What the manifest says of it."""
-        return {"dataset": self.path, "name": self.name, "split": self.split}
+        """Size and checksum."""
+        assert self.kept, "standard input has not been read"
+        return {"standard_input": True, "bytes": self.kept.bytes, "sha256": self.kept.sha256}
+
+
+@dataclass(frozen=True)
+class RemoteFiles:
+    """Files that are fetched: of a dataset, or behind an address. They are listed when they are needed."""
+
+    given: dict[str, JsonValue]
+    reading: Reading
+    listing: Callable[[], list[RemoteFile]] = field(compare=False)
+
+    @cached_property
+    def files(self) -> list[RemoteFile]:
+        """Asks the server. Raises UserError where it can't be reached, UsageError where there are no such files."""
+        return self.listing()
+
+    def record(self) -> dict[str, JsonValue]:
+        """What was asked for, and one checksum over what the server said there is."""
+        listed: list[JsonValue] = [
+            {"path": file.address, "bytes": file.size, "version": file.version} for file in self.files
+        ]
+        return {**self.given, "files": _condensed(listed)}
+
+
+Origin = LocalFiles | Piped | RemoteFiles
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path | RemoteFile
+    name: str
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that one call reads."""
+
+    origins: tuple[Origin, ...]
+
+    @property
+    def reads_standard_input(self) -> bool:
+        """Whether standard input is among them and has not been read."""
+        return any(isinstance(origin, Piped) and origin.kept is None for origin in self.origins)
+
+    def with_standard_input(self, kept: StandardInput) -> Sources:
+        """The same, with what came in."""
+        return Sources(
+            tuple(replace(origin, kept=kept) if isinstance(origin, Piped) else origin for origin in self.origins)
+        )
+
+    def record(self) -> tuple[dict[str, JsonValue], ...]:
+        """What the manifest says of them."""
+        return tuple(origin.record() for origin in self.origins)
+
+    def differences(self, recorded: Iterable[dict[str, JsonValue]], *, ask: bool) -> list[str]:
+        """In what `recorded` differs, in words. Servers are asked whether their files have changed if `ask` says so.
+
+        The path of a local file does not count, its content does.
+        """
+        old = list(recorded)
+        if len(old) != len(self.origins):
+            return [f"{len(old)} sources (now {len(self.origins)})"]
+        found = []
+        for before, origin in zip(old, self.origins, strict=True):
+            if isinstance(origin, RemoteFiles) and not ask:
+                if {**before, "files": None} != {**origin.given, "files": None}:
+                    found.append(f"another source than {_named(origin.given)}")
+            else:
+                found += _changes(before, origin.record())
+        return found
 
     def total_bytes(self) -> int | None:
-        """Not known before it has been read."""
-        return None
+        """The size of all files; None where a server doesn't tell."""
+        total = 0
+        for file in self._files:
+            size = file.path.size if isinstance(file.path, RemoteFile) else file.path.stat().st_size
+            if size is None:
+                return None
+            total += size
+        return total
+
+    def bundles(
+        self, cache: Path, cuts: Cuts, start: Cursor = BEGINNING, told: Callable[[str], None] | None = None
+    ) -> Generator[Bundle]:
+        """Everything from `start` on. What has to be fetched lies in `cache` meanwhile; `told` hears of waiting.
+
+        Raises UserError for a file that can't be read or fetched.
+        """
+        files = self._files[start.file :]
+        with closing(_fetched(files, cache, told)) as paths:
+            bundle: list[tuple[Slice, str, Reading, Cursor]] = []
+            for number, (file, path) in enumerate(zip(files, paths, strict=True), start.file):
+                reading = replace(file.reading, cuts=cuts)
+                skip = start.slice if number == start.file else 0
+                for each, whole_file in _slices(path, reading, cache):
+                    if each.at >= skip:
+                        item = (each.slice, file.name, reading, Cursor(number, each.at))
+                        if bundle and not (whole_file and _fits(bundle, each.slice, reading)):
+                            yield _bundle(bundle)
+                            bundle = []
+                        bundle.append(item)
+            if bundle:
+                yield _bundle(bundle)
+
+    def documents(self) -> Generator[str]:
+        """Every document. Raises UserError for one that can't be read."""
+        from gptcli.data.tally import SliceFacts, Tally
+
+        tally = Tally()
+        with tempfile.TemporaryDirectory(prefix="gpt-") as cache, closing(self.bundles(Path(cache), "none")) as bundles:
+            for bundle in bundles:
+                for part, name in zip(bundle.slices, bundle.names, strict=True):
+                    texts = part.part.read(bundle.reading)
+                    one = Bundle((part,), (name,), bundle.reading, bundle.at)
+                    facts = SliceFacts(texts.units, texts.unit, texts.problems)
+                    tally = tally.after(one, [facts], bundle.reading.on_error)
+                    start = 0
+                    for end in texts.ends.tolist():
+                        yield bytes(texts.data[start:end]).decode()
+                        start = end
+
+    @cached_property
+    def _files(self) -> list[_File]:
+        files: list[_File] = []
+        for origin in self.origins:
+            if isinstance(origin, LocalFiles):
+                files += [_File(path, _text(path), origin.reading) for path in origin.files]
+            elif isinstance(origin, RemoteFiles):
+                files += [_File(file, file.address, origin.reading) for file in origin.files]
+            else:
+                assert origin.kept, "standard input has not been read"
+                files.append(_File(origin.kept.path, "standard input", origin.reading))
+        return files
 
 
-Source = FileSources | DatasetSource
-
-
-def open_source(settings: TokenizeSettings) -> Source:
-    """The source that the settings name. Raises UsageError with all that is wrong with its files at once."""
-    if not settings.sources:
-        return DatasetSource(settings.dataset_path, settings.remote_name or None, settings.split, settings.text_column)
+def open_source(settings: TokenizeSettings) -> Sources:
+    """The sources that the settings name. Raises UsageError with all that is wrong with them at once."""
     separator = None if settings.separator is None else unescape(settings.separator)
-    reading = Reading(settings.text_column, separator)
+    reading = Reading(settings.text_column, separator, on_error=settings.on_error)
+    if not settings.sources:
+        return Sources((_dataset(settings, reading),))
     faults: list[Fault] = []
-    found = [path for argument in settings.sources for path in _expand(argument, faults)]
-    each_once: dict[Path, Path] = {}
-    for path in found:
-        each_once.setdefault(path.resolve(), path)
-    files = tuple(each_once.values())
-    for path in files:
-        fault = parquet_fault(path, reading.text_column) if path.suffix.lower() == ".parquet" else _fault(path)
-        if fault:
-            faults.append(fault)
+    seen: set[Path | str] = set()
+    origins = [_origin(argument, reading, seen, faults) for argument in settings.sources]
+    for origin in origins:
+        if isinstance(origin, LocalFiles):
+            faults += [fault for path in origin.files if (fault := fault_of(path, origin.reading))]
     raise_if(faults)
-    return FileSources(files, reading)
+    return Sources(tuple(origin for origin in origins if origin))
 
 
 def unescape(text: str) -> str:
@@ -99,58 +213,113 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nrt\\])", lambda match: meanings[match[1]], text)
 
 
-def _expand(argument: str, faults: list[Fault]) -> list[Path]:
-    """The files that one argument means, sorted where it means several."""
-    path = Path(argument)
-    if not argument.strip():  # Path would take it for the current folder
-        faults.append(Fault("A source is an empty name.", "Give a file, a folder or a glob in quotes."))
-        return []
-    if path.is_dir():
-        files = _inside(path)
-    elif path.exists():
-        if path.suffix.lower() not in READERS:
-            faults.append(Fault(f"{argument} is of no kind that can be read.", f"The kinds are: {_KINDS}."))
-            return []
-        return [path]
-    elif _MAGIC.search(argument):
-        matches = _glob(path)
-        files = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
-        files = [file for file in files if file.suffix.lower() in READERS]
-    else:
-        faults.append(Fault(f"There is no file or folder {argument}.", _hint(path)))
-        return []
-    if not files:
-        faults.append(Fault(f"{argument} has no files of a kind that can be read.", f"The kinds are: {_KINDS}."))
-    return files
-
-
-def _inside(folder: Path) -> list[Path]:
-    """Files of known kinds in the folder and below, sorted by path alike on every system; no hidden ones."""
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root) / name for name in names if Path(name).suffix.lower() in READERS and name[0] != "."]
-    return sorted(found, key=lambda path: path.parts)
-
-
-def _glob(pattern: Path) -> list[Path]:
-    parts = pattern.parts
-    first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
-    base = Path(*parts[:first])
-    matches = base.glob(str(Path(*parts[first:])))
-    visible = [path for path in matches if not any(part[0] == "." for part in path.relative_to(base).parts)]
-    return sorted(visible, key=lambda path: path.parts)
-
-
-def _fault(path: Path) -> Fault | None:
-    try:
-        with path.open("rb"):
+def _origin(argument: str, reading: Reading, seen: set[Path | str], faults: list[Fault]) -> Origin | None:
+    if argument == STANDARD_INPUT:
+        if argument in seen:
             return None
-    except OSError as error:
-        return Fault(f"{path} can't be read: {error.strerror or error}.", "Check its permissions.")
+        seen.add(argument)
+        return Piped(reading if reading.separator else replace(reading, separator="\n"))
+    if "://" in argument:
+        return RemoteFiles({"address": argument}, reading, lambda: _address_files(argument))
+    files = []
+    for path in expand(argument, faults):
+        if path.resolve() not in seen:
+            seen.add(path.resolve())
+            files.append(path)
+    return LocalFiles(tuple(files), reading) if files else None
 
 
-def _hint(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = nearest(path.name, siblings)
-    return f"Did you mean {path.with_name(close)}?" if close else "Give a file, a folder or a glob in quotes."
+def _dataset(settings: TokenizeSettings, reading: Reading) -> RemoteFiles | LocalFiles:
+    from gptcli.data.hub import dataset_files
+
+    path, name, split = settings.dataset_path, settings.remote_name or None, settings.split
+    if Path(path).is_dir():
+        return LocalFiles(tuple(Path(file.address) for file in dataset_files(path, name, split)), reading)
+    given: dict[str, JsonValue] = {"dataset": path, "name": name, "split": split}
+    return RemoteFiles(given, reading, lambda: dataset_files(path, name, split))
+
+
+def _address_files(address: str) -> list[RemoteFile]:
+    from gptcli.data.remote import address_files  # fsspec takes a tenth of a second
+
+    return address_files(address)
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    slice: Slice
+    at: int
+
+
+def _slices(path: Path, reading: Reading, cache: Path) -> Iterator[tuple[_Numbered, bool]]:
+    """The slices of a file, numbered, and whether one is the whole file and small."""
+    with closing(_closing(slices_of(path, reading, cache))) as found:
+        before: Slice | None = None
+        number = -1
+        for number, each in enumerate(found):
+            if before is not None:
+                yield _Numbered(before, number - 1), False
+            before = each
+        if before is not None:
+            yield _Numbered(before, number), number == 0 and before.bytes < slicing.SLICE_BYTES
+
+
+def _closing(found: Iterator[Slice]) -> Generator[Slice]:
+    yield from found
+
+
+def _fits(bundle: list[tuple[Slice, str, Reading, Cursor]], after: Slice, reading: Reading) -> bool:
+    size = sum(each.bytes for each, *_ in bundle) + after.bytes
+    first = bundle[0]
+    small = first[0].begins_file and first[0].bytes < slicing.SLICE_BYTES
+    return small and first[2] == reading and len(bundle) < _BUNDLED_SLICES and size <= slicing.SLICE_BYTES
+
+
+def _bundle(items: list[tuple[Slice, str, Reading, Cursor]]) -> Bundle:
+    return Bundle(tuple(item[0] for item in items), tuple(item[1] for item in items), items[0][2], items[0][3])
+
+
+def _fetched(files: list[_File], cache: Path, told: Callable[[str], None] | None) -> Generator[Path]:
+    """Where each file lies. Those that are elsewhere are fetched, one ahead."""
+    remote = [file.path for file in files if isinstance(file.path, RemoteFile)]
+    if not remote:
+        yield from (file.path for file in files if isinstance(file.path, Path))
+        return
+    from gptcli.data.remote import prefetch
+
+    with closing(prefetch(remote, cache, told)) as arriving:
+        for file in files:
+            yield file.path if isinstance(file.path, Path) else next(arriving)
+
+
+def _changes(before: dict[str, JsonValue], now: dict[str, JsonValue]) -> list[str]:
+    old, new = before.get("files"), now.get("files")
+    if not (isinstance(old, list) and isinstance(new, list)):
+        return [] if before == now else [f"another content of {_named(now)}"]
+    if len(old) != len(new):
+        return [f"{len(old)} files (now {len(new)})"]
+    pairs = [(a, b) for a, b in zip(old, new, strict=True) if isinstance(a, dict) and isinstance(b, dict)]
+    changed = [b for a, b in pairs if (a.get("bytes"), a.get("sha256")) != (b.get("bytes"), b.get("sha256"))]
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return [f"another content of {changed[0].get('path')}{more}"] if changed else []
+
+
+def _named(record: dict[str, JsonValue]) -> str:
+    if "standard_input" in record:
+        return "standard input"
+    return str(record.get("dataset") or record.get("address") or "the files")
+
+
+def _condensed(listed: list[JsonValue]) -> dict[str, JsonValue]:
+    """Many files as one: how many, and a checksum over what is known of them but their paths."""
+    digest = hashlib.sha256()
+    for entry in listed:
+        assert isinstance(entry, dict)
+        facts = {key: value for key, value in entry.items() if key != "path" or "version" in entry}
+        digest.update(json.dumps(facts, sort_keys=True).encode() + b"\n")
+    return {"count": len(listed), "sha256": digest.hexdigest()}
+
+
+def _text(path: Path) -> str:
+    """A path as JSON and messages can hold it."""
+    return os.fsencode(path.as_posix()).decode("utf-8", errors="replace")

@@ -20,7 +20,7 @@ from gptcli.errors import Fault, UserError, raise_if
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
 
-RUN = "run.json"
+RUN, PLOTS = "run.json", "plots"
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
     "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh",
@@ -70,7 +70,7 @@ def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | No
         "data": {
             "folder": str(setup.shards.folder),
             "fingerprint": setup.shards.fingerprint,
-            "sources": setup.shards.manifest.sources if setup.shards.manifest else {},
+            "sources": list(setup.shards.manifest.sources) if setup.shards.manifest else [],
         },
         "tokenizer": setup.tokenizer.name if setup.tokenizer else None,
         **call,

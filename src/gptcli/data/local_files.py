@@ -1,0 +1,79 @@
+"""The files of this machine that an argument means, and what tells one content from another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from gptcli.data.formats import KINDS, is_known
+from gptcli.errors import Fault, nearest
+
+_MAGIC = re.compile(r"[*?\[]")
+_SAMPLED_BYTES = 2**20  # of a file's content, for its checksum
+
+
+def sampled_sha256(path: Path) -> str:
+    """A checksum of a file by its size and content: of all of it up to 1 MiB, beyond that of 64 pieces all over it."""
+    pieces = 64
+    size = path.stat().st_size
+    digest = hashlib.sha256(b"%d\n" % size)
+    with path.open("rb") as file:
+        if size <= _SAMPLED_BYTES:
+            digest.update(file.read())
+            return digest.hexdigest()
+        length = _SAMPLED_BYTES // pieces
+        for number in range(pieces):
+            file.seek((size - length) * number // (pieces - 1))
+            digest.update(file.read(length))
+    return digest.hexdigest()
+
+
+def expand(argument: str, faults: list[Fault]) -> list[Path]:
+    """The files that one argument means, sorted where it means several."""
+    path = Path(argument)
+    if not argument.strip():  # Path would take it for the current folder
+        faults.append(Fault("A source is an empty name.", "Give a file, a folder or a glob in quotes."))
+        return []
+    if path.is_dir():
+        files = _inside(path)
+    elif path.exists():
+        if not is_known(path.name):
+            faults.append(Fault(f"{argument} is of no kind that can be read.", f"The kinds are: {KINDS}."))
+            return []
+        return [path]
+    elif _MAGIC.search(argument):
+        matches = _glob(path)
+        files = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
+        files = [file for file in files if is_known(file.name)]
+    else:
+        faults.append(Fault(f"There is no file or folder {argument}.", _hint(path)))
+        return []
+    if not files:
+        faults.append(Fault(f"{argument} has no files of a kind that can be read.", f"The kinds are: {KINDS}."))
+    return files
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files of known kinds in the folder and below, sorted by path alike on every system; no hidden ones."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root) / name for name in names if is_known(name) and name[0] != "."]
+    return sorted(found, key=lambda path: path.parts)
+
+
+def _glob(pattern: Path) -> list[Path]:
+    parts = pattern.parts
+    first = next(number for number, part in enumerate(parts) if _MAGIC.search(part))
+    base = Path(*parts[:first])
+    matches = base.glob(str(Path(*parts[first:])))
+    visible = [path for path in matches if not any(part[0] == "." for part in path.relative_to(base).parts)]
+    return sorted(visible, key=lambda path: path.parts)
+
+
+def _hint(path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, siblings)
+    return f"Did you mean {path.with_name(close)}?" if close else "Give a file, a folder or a glob in quotes."
