@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from gptcli.data.durable import write_json
 from gptcli.errors import UserError
@@ -74,6 +74,12 @@ class Manifest(_Part):
     totals: Totals
     sources: tuple[dict[str, JsonValue], ...]
     options: dict[str, JsonValue]
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _one_or_several(cls, sources: object) -> object:
+        """Manifests of before there could be several say what the one was."""
+        return (sources,) if isinstance(sources, dict) else sources
 
     @property
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ from gptcli.data.slices import Part, Reading
 from gptcli.errors import Fault, UserError
 
 _LARGEST_BLOCK = 2**31 - 1  # bytes; what pyarrow.csv can take at once
-_HEADER_BYTES = 2**20
+_HEADER_BYTES = 2**18
 _NO_ROW = "Empty CSV file"  # what pyarrow says of a first block with less than the header and a row
 _BLOCK_TOO_SMALL = ("straddling", _NO_ROW)
 
@@ -138,19 +138,26 @@ def _with_nulls(array: pa.Array, row: int, uneven: Uneven) -> pa.Array:
 
 
 class _Blocks:
-    """A stream for pyarrow that notes how far into the file on disk it was after each block."""
+    """A stream for pyarrow that notes how far into the file on disk it was after each block.
+
+    No block ends between CR and LF: Arrow would drop the LF even inside quotes (apache/arrow issue 51368).
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.positions: list[int] = []
         self.length = 0
+        self._held = b""
 
     @property
     def closed(self) -> bool:
         return self._stream.closed
 
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
+        data = self._held + self._stream.read(size - len(self._held))
+        self._held = b""
+        if data.endswith(b"\r") and len(data) == size:
+            data, self._held = data[:-1], b"\r"
         self.positions.append(self._stream.position())
         self.length += len(data)
         return data

@@ -59,7 +59,8 @@ class _Buffer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
         self.text = ""
         self.at = 0
-        self.more()
+        while len(self.text) < 2 and self.more():
+            pass
         self.begin = self.text[:2].encode("utf-8", "surrogateescape")
         self.text = self.text.removeprefix("\ufeff")
 
