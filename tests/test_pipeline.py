@@ -4,7 +4,9 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -412,8 +414,9 @@ class Bytes:
         return self
 
     def __call__(self, bundle: Bundle) -> int:
-        if self.dies:
+        if self.dies and multiprocessing.parent_process():
             os._exit(1)
+        time.sleep(0.01)
         return bundle.bytes
 
 
@@ -431,8 +434,8 @@ def test_results_come_in_order_and_only_so_many_bundles_are_read_ahead() -> None
             taken += 1
             yield bundle(taken)
 
-    results = LocalProcesses(2, alone_bytes=5).run(endless(), Bytes())
-    for count in range(1, 40):
+    results = LocalProcesses(2).run(endless(), Bytes())
+    for count in range(1, 400):
         given, size = next(results)
         assert given.at.file == size == count
         assert taken - count <= 2 * executor._BUNDLES_PER_WORKER
@@ -440,7 +443,7 @@ def test_results_come_in_order_and_only_so_many_bundles_are_read_ahead() -> None
 
 
 def test_a_worker_that_dies_is_told() -> None:
-    results = LocalProcesses(2, alone_bytes=0).run(iter([bundle(1), bundle(2)]), Bytes(dies=True))
+    results = LocalProcesses(2).run(map(bundle, itertools.count()), Bytes(dies=True))
     with pytest.raises(UserError, match="A process that was encoding died"):
         list(results)
 

@@ -164,7 +164,7 @@ def test_all_faults_of_the_sources_come_at_once(tmp_path: Path) -> None:
     (tmp_path / "shakespeare.txt").write_text("")
     (tmp_path / "a.pdf").write_text("")
     (tmp_path / "empty").mkdir()
-    found = faults(tmp_path / "shakespear.txt", tmp_path / "a.pdf", tmp_path / "empty", tmp_path / "*.jsonl", "")
+    found = faults(tmp_path / "shakespear.txt", tmp_path / "a.pdf", tmp_path / "empty", tmp_path / "*.jsonl", " ")
     assert len(found) == 5
     assert "shakespeare.txt" in found[0].hint
     assert all(".parquet" in fault.hint for fault in found[1:4])

@@ -16,6 +16,7 @@ from gptcli.data.identity import CHARACTERS, options_of
 from gptcli.data.journal import Journal
 from gptcli.data.limits import Limits
 from gptcli.data.manifest import Manifest, TokenizerRecord, Totals
+from gptcli.data.retries import Told
 from gptcli.data.sources import Sources
 from gptcli.data.tally import LocatedProblem, Tally
 from gptcli.data.writer import ShardWriter, check_room
@@ -25,9 +26,10 @@ from gptcli.settings import TokenizeSettings
 from gptcli.tokenizer import Tokenizer, chars_tokenizer
 from gptcli.tokenizer_files import save_tokenizer
 
-# Starting processes takes about two seconds, in which this one encodes about this much by itself.
-_ALONE_BYTES = {"gigatoken": 64 * 2**20, "tiktoken": 8 * 2**20, "tokenizers": 4 * 2**20}
-_ALONE_BYTES_OTHERS = 64 * 2**20
+# Starting processes takes about a second, in which this one encodes about this much by itself. Of compressed files
+# it is more text.
+_ALONE_BYTES = {"gigatoken": 128 * 2**20, "tiktoken": 8 * 2**20, "tokenizers": 4 * 2**20}
+_ALONE_BYTES_OTHERS = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Assembly:
         tokenizer: Tokenizer | None,
         folder: Path,
         executor: Executor | None = None,
-        told: Callable[[str], None] | None = None,
+        told: Told | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._settings = settings
@@ -214,7 +216,8 @@ class Assembly:
         return "".join(sorted(distinct))
 
     def _processes(self, engine: str) -> Executor:
-        return LocalProcesses(self._settings.workers or n_cores(), _ALONE_BYTES.get(engine, _ALONE_BYTES_OTHERS))
+        small = self._total_bytes is not None and self._total_bytes <= _ALONE_BYTES.get(engine, _ALONE_BYTES_OTHERS)
+        return LocalProcesses(1 if small else self._settings.workers or n_cores())
 
     def _tell(self, shard: str, tally: Tally | None = None, stage: str = "encoding") -> None:
         if self._listener:

@@ -41,29 +41,21 @@ class Executor(Protocol):
 
 
 class LocalProcesses:
-    """Processes of this machine.
+    """Processes of this machine; with one worker it is this process alone.
 
-    The first `alone_bytes` of the sources are done in this process: starting others takes about two seconds, so that a
-    small corpus is done before. With one worker, all is.
+    Starting others takes about a second, in which this one does the work.
     """
 
-    def __init__(self, workers: int, alone_bytes: int) -> None:
+    def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.alone_bytes = alone_bytes
 
     def run(self, bundles: Iterator[Bundle], job: Job[R]) -> Generator[tuple[Bundle, R]]:
         """See Executor. Raises UserError when a process dies."""
-        work = job.prepare()
-        done = 0
-        for bundle in bundles:
-            if self.workers > 1 and done >= self.alone_bytes:
-                del work  # and its memory: from here on the others have it
-                yield from self._by_pool(bundle, bundles, job)
-                return
-            yield bundle, work(bundle)
-            done += bundle.bytes
-
-    def _by_pool(self, first: Bundle, rest: Iterator[Bundle], job: Job[R]) -> Iterator[tuple[Bundle, R]]:
+        if self.workers == 1:
+            work = job.prepare()
+            for bundle in bundles:
+                yield bundle, work(bundle)
+            return
         # Spawned, not forked: a fork copies the locks of threads that it doesn't copy, and deadlocks.
         pool = ProcessPoolExecutor(
             self.workers,
@@ -71,18 +63,11 @@ class LocalProcesses:
             initializer=_start_worker,
             initargs=(job,),
         )
-        under_way: deque[tuple[Bundle, Future[R]]] = deque()
         try:
             with _interrupts_held_back():  # the processes are started here
-                under_way.append((first, pool.submit(_work_on, first)))
-            for bundle in rest:
-                under_way.append((bundle, pool.submit(_work_on, bundle)))
-                if len(under_way) >= _BUNDLES_PER_WORKER * self.workers:
-                    oldest, future = under_way.popleft()
-                    yield oldest, future.result()
-            while under_way:
-                oldest, future = under_way.popleft()
-                yield oldest, future.result()
+                started = [pool.submit(_ready) for _ in range(self.workers)]
+            yield from self._alone(bundles, job, started)
+            yield from self._by_pool(bundles, pool)
         except BrokenProcessPool as error:
             raise UserError(
                 "A process that was encoding died.",
@@ -90,6 +75,23 @@ class LocalProcesses:
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _alone(self, bundles: Iterator[Bundle], job: Job[R], started: list[Future[None]]) -> Iterator[tuple[Bundle, R]]:
+        """Work in this process until one of the others can."""
+        work = job.prepare()
+        while not any(future.done() for future in started) and (bundle := next(bundles, None)):
+            yield bundle, work(bundle)
+
+    def _by_pool(self, bundles: Iterator[Bundle], pool: ProcessPoolExecutor) -> Iterator[tuple[Bundle, Any]]:
+        under_way: deque[tuple[Bundle, Future[Any]]] = deque()
+        for bundle in bundles:
+            under_way.append((bundle, pool.submit(_work_on, bundle)))
+            if len(under_way) >= _BUNDLES_PER_WORKER * self.workers:
+                oldest, future = under_way.popleft()
+                yield oldest, future.result()
+        while under_way:
+            oldest, future = under_way.popleft()
+            yield oldest, future.result()
 
 
 _work: Callable[[Bundle], Any] | None = None  # one for each worker process
@@ -105,6 +107,10 @@ def _start_worker(job: Job[Any]) -> None:
 def _work_on(bundle: Bundle) -> Any:
     assert _work is not None, "a worker that was not started"
     return _work(bundle)
+
+
+def _ready() -> None:
+    """Done as soon as a worker has started."""
 
 
 def _end_with_parent() -> None:

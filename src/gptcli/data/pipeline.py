@@ -6,7 +6,6 @@ A call that was cut off, whenever and by whatever, goes on after its last whole 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +18,7 @@ from gptcli.data.identity import CHARACTERS, differences
 from gptcli.data.journal import Journal
 from gptcli.data.locks import FolderLock
 from gptcli.data.manifest import Manifest
+from gptcli.data.retries import Told
 from gptcli.data.shards import open_shards
 from gptcli.data.sources import Sources, open_source
 from gptcli.errors import Fault, UsageError, UserError
@@ -40,7 +40,7 @@ def tokenize(
     progress: Listener | None = None,
     *,
     stdin: BinaryIO | None = None,
-    told: Callable[[str], None] | None = None,
+    told: Told | None = None,
     executor: Executor | None = None,
 ) -> Summary:
     """Write the token shards that the settings describe, and tell `progress` after every bundle of text.
@@ -50,7 +50,7 @@ def tokenize(
     next call. `told` hears of waiting for servers. Raises UsageError for sources or options that can't be used or
     differ from those of what lies there, UserError for text that can't be read, a folder in use, a full disk.
     """
-    sources = open_source(settings)
+    sources = open_source(settings, told)
     tokenizer = None if settings.tokenizer_model == CHARACTERS else get_tokenizer(settings.tokenizer_model)
     folder = data_folder(settings.local_dir)
     if sources.reads_standard_input:

@@ -19,6 +19,7 @@ from gptcli.data import slices as slicing
 from gptcli.data.formats import fault_of, slices_of
 from gptcli.data.local_files import expand, sampled_sha256
 from gptcli.data.remote_file import RemoteFile
+from gptcli.data.retries import Told
 from gptcli.data.slices import BEGINNING, Bundle, Cursor, Cuts, Reading, Slice
 from gptcli.data.standard_input import StandardInput
 from gptcli.errors import Fault, raise_if
@@ -138,7 +139,7 @@ class Sources:
         return total
 
     def bundles(
-        self, cache: Path, cuts: Cuts, start: Cursor = BEGINNING, told: Callable[[str], None] | None = None
+        self, cache: Path, cuts: Cuts, start: Cursor = BEGINNING, told: Told | None = None
     ) -> Generator[Bundle]:
         """Everything from `start` on. What has to be fetched lies in `cache` meanwhile; `told` hears of waiting.
 
@@ -191,15 +192,18 @@ class Sources:
         return files
 
 
-def open_source(settings: TokenizeSettings) -> Sources:
-    """The sources that the settings name. Raises UsageError with all that is wrong with them at once."""
+def open_source(settings: TokenizeSettings, told: Told | None = None) -> Sources:
+    """The sources that the settings name; `told` hears of waiting for servers.
+
+    Raises UsageError with all that is wrong with them at once.
+    """
     separator = None if settings.separator is None else unescape(settings.separator)
     reading = Reading(settings.text_column, separator, on_error=settings.on_error)
     if not settings.sources:
-        return Sources((_dataset(settings, reading),))
+        return Sources((_dataset(settings, reading, told),))
     faults: list[Fault] = []
     seen: set[Path | str] = set()
-    origins = [_origin(argument, reading, seen, faults) for argument in settings.sources]
+    origins = [_origin(argument, reading, seen, faults, told) for argument in settings.sources]
     for origin in origins:
         if isinstance(origin, LocalFiles):
             faults += [fault for path in origin.files if (fault := fault_of(path, origin.reading))]
@@ -213,14 +217,16 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nrt\\])", lambda match: meanings[match[1]], text)
 
 
-def _origin(argument: str, reading: Reading, seen: set[Path | str], faults: list[Fault]) -> Origin | None:
+def _origin(
+    argument: str, reading: Reading, seen: set[Path | str], faults: list[Fault], told: Told | None
+) -> Origin | None:
     if argument == STANDARD_INPUT:
         if argument in seen:
             return None
         seen.add(argument)
         return Piped(reading if reading.separator else replace(reading, separator="\n"))
     if "://" in argument:
-        return RemoteFiles({"address": argument}, reading, lambda: _address_files(argument))
+        return RemoteFiles({"address": argument}, reading, lambda: _address_files(argument, told))
     files = []
     for path in expand(argument, faults):
         if path.resolve() not in seen:
@@ -229,20 +235,20 @@ def _origin(argument: str, reading: Reading, seen: set[Path | str], faults: list
     return LocalFiles(tuple(files), reading) if files else None
 
 
-def _dataset(settings: TokenizeSettings, reading: Reading) -> RemoteFiles | LocalFiles:
+def _dataset(settings: TokenizeSettings, reading: Reading, told: Told | None) -> RemoteFiles | LocalFiles:
     from gptcli.data.hub import dataset_files
 
     path, name, split = settings.dataset_path, settings.remote_name or None, settings.split
     if Path(path).is_dir():
         return LocalFiles(tuple(Path(file.address) for file in dataset_files(path, name, split)), reading)
     given: dict[str, JsonValue] = {"dataset": path, "name": name, "split": split}
-    return RemoteFiles(given, reading, lambda: dataset_files(path, name, split))
+    return RemoteFiles(given, reading, lambda: dataset_files(path, name, split, told))
 
 
-def _address_files(address: str) -> list[RemoteFile]:
+def _address_files(address: str, told: Told | None) -> list[RemoteFile]:
     from gptcli.data.remote import address_files  # fsspec takes a tenth of a second
 
-    return address_files(address)
+    return address_files(address, told)
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ def _bundle(items: list[tuple[Slice, str, Reading, Cursor]]) -> Bundle:
     return Bundle(tuple(item[0] for item in items), tuple(item[1] for item in items), items[0][2], items[0][3])
 
 
-def _fetched(files: list[_File], cache: Path, told: Callable[[str], None] | None) -> Generator[Path]:
+def _fetched(files: list[_File], cache: Path, told: Told | None) -> Generator[Path]:
     """Where each file lies. Those that are elsewhere are fetched, one ahead."""
     remote = [file.path for file in files if isinstance(file.path, RemoteFile)]
     if not remote:

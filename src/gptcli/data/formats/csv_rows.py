@@ -2,162 +2,139 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from gptcli.data import slices
-from gptcli.data.formats.columns import in_slices
-from gptcli.data.formats.compression import Stream
+from gptcli.data.formats.columns import large_binary, texts_of
 from gptcli.data.formats.faults import columns_hint, told
-from gptcli.data.formats.source import Source
+from gptcli.data.formats.source import Held, Source, Span, View, begin_of_content
 from gptcli.data.formats.texts import UTF16_HINT, is_utf16
-from gptcli.data.slices import Part, Reading
+from gptcli.data.slices import Part, Reading, Texts
 from gptcli.errors import Fault, UserError
 
-_LARGEST_BLOCK = 2**31 - 1  # bytes; what pyarrow.csv can take at once
-_HEADER_BYTES = 2**18
-_NO_ROW = "Empty CSV file"  # what pyarrow says of a first block with less than the header and a row
-_BLOCK_TOO_SMALL = ("straddling", _NO_ROW)
+_FIELD = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^,\r\n]*+|(?!")[^,\r\n]*+)'
+_RECORDS = re.compile(rb"(?:" + _FIELD + rb"(?:," + _FIELD + rb")*+(?:\r\n?|\n))*+")
+_HEADER = re.compile(rb"[\r\n]*+" + _FIELD + rb"(?:," + _FIELD + rb")*+[\r\n]")
+_HEADER_BYTES = 2**17  # as long as the longest field that the csv module takes
 
-Uneven = dict[int, str]  # rows with a number of fields that is not the header's, by their number from 0: how many
+
+@dataclass(frozen=True)
+class Rows:
+    """Whole rows of a file that has so many columns, the text in the one numbered `column`."""
+
+    path: Path
+    source: Span | Held
+    columns: int
+    column: int
+
+    def read(self, reading: Reading) -> Texts:
+        """The texts of the rows; one with another number of fields is a problem, a blank line is no row."""
+        uneven: dict[int, int] = {}
+
+        def note(row: arrow_csv.InvalidRow) -> str:
+            uneven[row.number - 1] = row.actual_columns
+            return "skip"
+
+        def reason(row: int) -> tuple[str, str]:
+            fields = f"{uneven[row]:,} field{'' if uneven[row] == 1 else 's'}"
+            hint = "Texts with commas, quotes or line breaks stand in quotes."
+            return f"{fields} where the header has {self.columns:,}", hint
+
+        with told(self.path, "CSV"):
+            texts = _parsed(self.source.load(), self, note)
+        if uneven:
+            missing = np.zeros(len(texts) + len(uneven), dtype=bool)
+            missing[list(uneven)] = True
+            texts = texts.take(pa.array(np.cumsum(~missing) - 1, mask=missing))
+        return texts_of(texts, reading, reason)
 
 
 def plan(source: Source, reading: Reading) -> Iterator[tuple[Part, int]]:
-    """Loaded parts: where a row ends can only be told from the file's beginning on, because of quotes."""
-    found = fault(source, reading)
-    if found:
-        raise UserError(faults=[found])
-    uneven: Uneven = {}
-
-    def reason(row: int) -> tuple[str, str]:
-        return uneven[row], "Texts with commas, quotes or line breaks stand in quotes."
-
-    with told(source.path, "CSV"):
-        yield from in_slices(_rows(source, reading.text_column, uneven), source.size, reading, reason)
+    """Parts of whole rows. All of the file is looked through: quotes tell which line breaks end a row."""
+    with source.view() as view:
+        header = _header(view, source, reading)
+        start = header.end
+        while True:
+            size = slices.SLICE_BYTES
+            while (stop := _end_of_rows(data := view.read(start, start + size))) == 0 and len(data) == size:
+                size *= 2
+            last = len(data) < size
+            part = Rows(source.path, view.take(start, None if last else start + stop), header.columns, header.column)
+            if last:
+                yield part, source.size
+                return
+            start += stop
+            yield part, view.forget(start)
 
 
 def fault(source: Source, reading: Reading) -> Fault | None:
     """What the header tells."""
-    with closing(source.open()) as stream:
-        head = stream.read(_HEADER_BYTES)
-    if is_utf16(head):
-        return Fault(f"{source.path} can't be read as CSV.", UTF16_HINT)
-    lines = io.StringIO(head.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="replace"), newline="")
-    columns = next((row for row in csv.reader(lines) if row), [])
-    if not columns:
-        return Fault(f"{source.path} is empty.", "Its first line is to name the columns.")
-    if reading.text_column not in columns:
-        return Fault(
-            f"{source.path} has no column '{reading.text_column}'.", columns_hint(reading.text_column, columns)
-        )
+    with source.view() as view:
+        try:
+            _header(view, source, reading)
+        except UserError as error:
+            return error.faults[0]
     return None
 
 
-def _rows(source: Source, column: str, uneven: Uneven) -> Iterator[tuple[pa.Array, int]]:
-    """The column in arrays, null where a row is uneven; begun again with larger blocks where a row is too long."""
-    block = min(4 * slices.SLICE_BYTES, _LARGEST_BLOCK)
-    done = position = 0
-    while True:
-        row = 0
-        try:
-            for array, reached in _attempt(source, column, uneven, block):
-                fresh = array.slice(max(0, done - row))
-                row += len(array)
-                position = max(position, reached)
-                if len(fresh):
-                    done = row
-                    yield fresh, position
-        except pa.ArrowInvalid as error:
-            if not any(words in str(error) for words in _BLOCK_TOO_SMALL) or block == _LARGEST_BLOCK:
-                raise
-            block = min(4 * block, _LARGEST_BLOCK)
-        else:
-            return
+@dataclass(frozen=True)
+class _Header:
+    columns: int
+    column: int
+    end: int  # where the rows begin, or the line break before them
 
 
-def _attempt(source: Source, column: str, uneven: Uneven, block: int) -> Iterator[tuple[pa.Array, int]]:
-    def note(row: arrow_csv.InvalidRow) -> str:
-        plural = "" if row.actual_columns == 1 else "s"
-        # pyarrow counts from 1 and the header too.
-        uneven[row.number - 2] = f"{row.actual_columns:,} field{plural} where the header has {row.expected_columns:,}"
-        return "skip"
-
-    with closing(source.open()) as stream:
-        blocks = _Blocks(stream)
-        row = 0
-        for number, batch in enumerate(_reader(blocks, column, block, note)):
-            array = _with_nulls(batch.column(0), row, uneven)
-            row += len(array)
-            yield array, blocks.positions[min(number, len(blocks.positions) - 1)]
-        rest = len([number for number in uneven if number >= row])
-        yield pa.nulls(rest, pa.large_binary()), stream.position()
-
-
-def _reader(
-    blocks: _Blocks, column: str, block: int, note: Callable[[arrow_csv.InvalidRow], str]
-) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from arrow_csv.open_csv(
-            pa.PythonFile(blocks, mode="r"),
-            # One thread, so that rows are counted.
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=block),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=[column], column_types={column: pa.large_binary()}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if _NO_ROW not in str(error) or blocks.length >= block:
-            raise  # otherwise the file has a header, as `fault` has seen it, and no more
+def _header(view: View, source: Source, reading: Reading) -> _Header:
+    """Where the text is. Raises UserError where there is none."""
+    begin = begin_of_content(view)
+    data = view.read(begin, begin + _HEADER_BYTES)
+    if is_utf16(data):
+        raise UserError(f"{source.path} can't be read as CSV.", UTF16_HINT)
+    found = _HEADER.match(data if len(data) == _HEADER_BYTES else data + b"\n")
+    line = data[: found.end()].decode("utf-8", errors="replace").strip("\r\n") if found else ""
+    names = next(csv.reader(io.StringIO(line, newline="")), [])
+    if not found or not names:
+        raise UserError(f"{source.path} has no line that names its columns.", "Let it begin with such a line.")
+    if reading.text_column not in names:
+        hint = columns_hint(reading.text_column, names)
+        raise UserError(f"{source.path} has no column '{reading.text_column}'.", hint)
+    return _Header(len(names), names.index(reading.text_column), begin + min(found.end(), len(data)))
 
 
-def _with_nulls(array: pa.Array, row: int, uneven: Uneven) -> pa.Array:
-    """The array, which begins with the row of that number, with a null wherever an uneven row was left out.
-
-    Uneven rows behind its last come with the next array, so that it doesn't matter how far the reader is ahead.
-    """
-    takes: list[int | None] = []
-    taken = 0
-    for number in sorted(number for number in uneven if number >= row):
-        before = number - row - len(takes)  # rows up to this one
-        if taken + before >= len(array):
-            break
-        takes += range(taken, taken + before)
-        taken += before
-        takes.append(None)
-    if not takes:
-        return array
-    takes += range(taken, len(array))
-    return array.take(pa.array(takes, type=pa.int64()))
+def _end_of_rows(data: bytes) -> int:
+    """Where the last row ends that ends in `data`, which begins with one; 0 where none does."""
+    if b'"' not in data:
+        return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+    rows = _RECORDS.match(data)
+    return rows.end() if rows else 0
 
 
-class _Blocks:
-    """A stream for pyarrow that notes how far into the file on disk it was after each block.
-
-    No block ends between CR and LF: Arrow would drop the LF even inside quotes (apache/arrow issue 51368).
-    """
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self.positions: list[int] = []
-        self.length = 0
-        self._held = b""
-
-    @property
-    def closed(self) -> bool:
-        return self._stream.closed
-
-    def read(self, size: int) -> bytes:
-        data = self._held + self._stream.read(size - len(self._held))
-        self._held = b""
-        if data.endswith(b"\r") and len(data) == size:
-            data, self._held = data[:-1], b"\r"
-        self.positions.append(self._stream.position())
-        self.length += len(data)
-        return data
+def _parsed(data: bytes, rows: Rows, note: Callable[[arrow_csv.InvalidRow], str]) -> pa.Array:
+    """The column of the rows in `data`, as large_binary; `note` is told of rows that are left out."""
+    if not data.strip(b"\r\n"):
+        return pa.array([], type=pa.large_binary())
+    column = str(rows.column)
+    # Arrow would drop a byte-order mark at the beginning of any part; behind a blank line it is text.
+    data = b"\n" + data
+    table = arrow_csv.read_csv(
+        pa.BufferReader(data),
+        # One block: at the border of two, Arrow drops a line feed inside quotes (apache/arrow issue 51368). And one
+        # thread, so that rows are counted.
+        read_options=arrow_csv.ReadOptions(
+            use_threads=False, block_size=len(data) + 1, column_names=[str(number) for number in range(rows.columns)]
+        ),
+        parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+        convert_options=arrow_csv.ConvertOptions(
+            include_columns=[column], column_types={column: pa.large_binary()}, strings_can_be_null=False
+        ),
+    )
+    return large_binary(table.column(0))

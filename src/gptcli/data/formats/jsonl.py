@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gptcli.data.formats.cuts import next_cut
 from gptcli.data.formats.json_text import decoder, text_of_bytes
-from gptcli.data.formats.source import Held, Source, Span
-from gptcli.data.formats.text import begin_of_content
+from gptcli.data.formats.source import BOM, Held, Source, Span, begin_of_content
 from gptcli.data.formats.texts import ends_of
 from gptcli.data.slices import Part, Problem, Reading, Texts
 
@@ -25,7 +23,7 @@ class Lines:
         """The text of each line."""
         data = self.source.load()
         if self.begins:
-            data = data.removeprefix(codecs.BOM_UTF8)
+            data = data.removeprefix(BOM)
         lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()

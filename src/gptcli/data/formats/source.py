@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Protocol, Self
 
 from gptcli.data.formats.compression import SUFFIXES, Stream, cannot_be_read
 from gptcli.errors import UserError
+
+BOM = codecs.BOM_UTF8
 
 _CHUNK = 2**20  # bytes
 
@@ -61,6 +64,11 @@ class View(Protocol):
 
     def forget(self, before: int) -> int:
         """What comes before will not be asked for again. How far into the file on disk that is, in bytes."""
+
+
+def begin_of_content(view: View) -> int:
+    """Where the text begins: behind a byte-order mark, if there is one."""
+    return len(BOM) if view.read(0, len(BOM)) == BOM else 0
 
 
 @dataclass(frozen=True)

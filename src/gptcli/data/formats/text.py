@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gptcli.data.formats.cuts import next_cut
-from gptcli.data.formats.source import FileView, Held, Source, Span, StreamView
+from gptcli.data.formats.source import BOM, Held, Source, Span, begin_of_content
 from gptcli.data.formats.texts import Loaded, ends_of, judged, not_utf8
 from gptcli.data.formats.whole import Scan, scan_document
 from gptcli.data.slices import Part, Problem, Reading, Texts
-
-_BOM = codecs.BOM_UTF8
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Text:
         """Its documents, as a search for separators from its beginning finds them."""
         data = self.source.load()
         if self.begins:
-            data = data.removeprefix(_BOM)
+            data = data.removeprefix(BOM)
         separator = _separator(reading)
         pieces = data.split(separator) if separator else [data]
         if separator and not pieces[-1]:
@@ -75,11 +72,6 @@ def plan(source: Source, reading: Reading) -> Iterator[tuple[Part, int]]:
             start, continues = cut.position, cut.inside
             yield part, view.forget(start)
         yield Text(view.take(start, None), continues=continues), source.size
-
-
-def begin_of_content(view: FileView | StreamView) -> int:
-    """Where the text begins: behind a byte-order mark, if there is one."""
-    return len(_BOM) if view.read(0, len(_BOM)) == _BOM else 0
 
 
 def line_feeds(data: bytes) -> int:
