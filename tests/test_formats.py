@@ -333,7 +333,7 @@ BAD = {
 @pytest.mark.parametrize("line", BAD)
 def test_a_json_line_that_can_not_be_used_is_listed_by_its_number(tmp_path: Path, line: str) -> None:
     data = '{"text": "good"}\n\n' + line + '\n{"text": "better"}'
-    for size in SIZES:
+    for size in (64, 2**22):
         found = read(tmp_path, "a.jsonl", data.encode(), Reading(), size)
         assert found.texts == ["good", "better"]
         assert found.problems == [(2, BAD[line], False)]
@@ -386,7 +386,7 @@ def test_json_is_an_array_or_values_one_after_another(
         ('["a", ', ["a"], [1]),
         ("[", [], [0]),
         ('["a", {"text": "b]', ["a"], [1]),
-        ('{"text": "a"}\n{"text": \n{"text": "b"}\n}\n{"text": "c"}', ["a", "b", "c"], [1, 3]),
+        ('{"text": "a"}\n{"text": ]\n{"text": "b"}\n}\n{"text": "c"}', ["a", "b", "c"], [1, 3]),
         ('{"text": "a"}\n{"text" "b"', ["a"], [1]),
         ("\ufffd", [], [0]),
     ],
@@ -406,9 +406,7 @@ def test_what_is_wrong_in_json_is_listed_by_item(
 
 
 def test_uneven_csv_rows_are_listed_and_blank_lines_passed_over(tmp_path: Path) -> None:
-    data = (
-        b"\n\xef\xbb\xbf"[1:] + b'id,text\r\n1,a\r\n\r\n2\r\n3,"b,\r\n""c"""\r\n4,5,6\r\n7,' + b"x" * 500 + b"\r\n8\r\n"
-    )
+    data = codecs.BOM_UTF8 + b'id,text\r\n1,a\r\n\r\n2\r\n3,"b,\r\n""c"""\r\n4,5,6\r\n7,' + b"x" * 500 + b"\r\n8\r\n"
     for size in SIZES:
         found = read(tmp_path, "a.csv", data, Reading(), size)
         assert found.texts == ["a", 'b,\r\n"c"', "x" * 500]
@@ -418,6 +416,35 @@ def test_uneven_csv_rows_are_listed_and_blank_lines_passed_over(tmp_path: Path) 
             (5, "1 field where the header has 2", False),
         ]
         assert found.units == 6
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(st.tuples(*[st.text('a,"\r\né\ufeff', max_size=8)] * 2)),
+    quoting=st.booleans(),
+    size=st.integers(1, 20),
+)
+def test_csv_is_read_as_it_was_written_wherever_slices_end(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], quoting: bool, size: int
+) -> None:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL if quoting else csv.QUOTE_MINIMAL)
+    writer.writerows([("text", "other"), *rows])
+    found = read(tmp_path_factory.mktemp("csv"), "a.csv", out.getvalue().encode(), PLAIN, size)
+    assert found.texts == [text for text, _ in rows]
+    assert found.units == len(rows)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.text('a,"\n', max_size=40), size=st.integers(1, 20))
+def test_quotes_anywhere_in_csv_mean_what_the_csv_module_takes_them_for(
+    tmp_path_factory: pytest.TempPathFactory, data: str, size: int
+) -> None:
+    found = read(tmp_path_factory.mktemp("csv"), "a.csv", f"text,other\n{data}\n".encode(), PLAIN, size)
+    rows = [row for row in csv.reader(io.StringIO(data + "\n", newline="")) if row]
+    assert found.units == len(rows)
+    assert found.texts == [row[0] for row in rows if len(row) == 2]
+    assert [number for number, _, _ in found.problems] == [number for number, row in enumerate(rows) if len(row) != 2]
 
 
 def test_words_that_mean_null_elsewhere_are_text_in_csv(tmp_path: Path) -> None:

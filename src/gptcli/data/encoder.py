@@ -6,7 +6,6 @@ The ids are the same. That is not believed but looked at: on probes at the start
 from __future__ import annotations
 
 import base64
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from gptcli.data.formats.cuts import last_inside_document
 from gptcli.data.shard_format import Ids
-from gptcli.data.slices import Cuts
 from gptcli.errors import UsageError, UserError
 from gptcli.tokenizer import Tokenizer
 
@@ -32,9 +31,6 @@ _STATM = Path("/proc/self/statm")
 _PAGE = 4096
 
 _SAMPLE_BYTES = 8192  # of a slice of 4 MiB, so that tiktoken, some twenty times slower, takes a few hundredths of time
-
-_WORD_END = re.compile(rb"[A-Za-z0-9](?=[ \t\n\r])")
-_CHARACTER = re.compile(rb"(?<=.)(?=[^\x80-\xbf])", re.DOTALL)
 
 _PROBES = (
     "",
@@ -160,7 +156,7 @@ class BulkEncoder:
         sample = bytes(data[start : min(end, start + _SAMPLE_BYTES)])
         whole = start + len(sample) == end
         if not whole:
-            cut = _last_cut(sample, self.tokenizer.cuts)
+            cut = last_inside_document(sample, self.tokenizer.cuts)
             if cut is None:
                 return
             sample = sample[:cut]
@@ -196,14 +192,6 @@ def _own_engine(tokenizer: Tokenizer) -> str:
     if tokenizer.ranks is not None:
         return "tiktoken"
     return "tokenizers" if tokenizer.json_text is not None else tokenizer.name
-
-
-def _last_cut(text: bytes, cuts: Cuts) -> int | None:
-    """Where the beginning of a text can be ended so that its ids are the beginning of the whole's; None for nowhere."""
-    if cuts == "none":
-        return None
-    pattern = _WORD_END if cuts == "words" else _CHARACTER
-    return max((match.end() for match in pattern.finditer(text)), default=None)
 
 
 def _resident_bytes() -> int:

@@ -87,3 +87,10 @@ def inside_document(data: bytes, separator: bytes | None, cuts: Cuts, first: int
         if not separator or data.find(separator, max(0, place - width), place - 1 + width) < 0:
             return place
     return None
+
+
+def last_inside_document(data: bytes, cuts: Cuts) -> int | None:
+    """The last place in `data`, the beginning of a document, at which it may be cut; None where there is none."""
+    if cuts == "none":
+        return None
+    return max((match.start() for match in _PLACES[cuts].finditer(data, 1)), default=None)

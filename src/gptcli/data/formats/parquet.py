@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class RowGroups:
 
     def read(self, reading: Reading) -> Texts:
         """The texts of their rows."""
-        with _opened(self.path) as file:
+        with _opened(self.path, metadata=_footer(self.path)) as file:
             groups = list(range(self.first, self.stop))
             table = file.read_row_groups(groups, columns=[reading.text_column], use_threads=False)
             if not table.num_columns:
@@ -110,8 +111,21 @@ def _in_pieces(
 
 
 @contextmanager
-def _opened(path: Path, named: Path | None = None) -> Iterator[Any]:
+def _opened(path: Path, named: Path | None = None, metadata: Any = None) -> Iterator[Any]:
     """The file; what goes wrong with it is told of `named`, if that is not the same."""
     # Without a buffer size a whole column of a row group is read at once, pre-buffered even several.
-    with told(named or path, "Parquet"), parquet.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file:
+    opened = partial(parquet.ParquetFile, metadata=metadata, buffer_size=_BUFFER, pre_buffer=False)
+    with told(named or path, "Parquet"), opened(path) as file:
         yield file
+
+
+def _footer(path: Path) -> Any:
+    """What is read once for all parts of a file: of 700 row groups of nine columns it takes 8 ms, half of what encoding
+    a slice takes."""
+    with told(path, "Parquet"):
+        return _footer_at(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _footer_at(path: Path, modified: int) -> Any:
+    return parquet.read_metadata(path)
