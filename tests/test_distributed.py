@@ -17,6 +17,7 @@ from gptcli import train
 from gptcli.distributed.launch import _exit_code, check_processes
 from gptcli.distributed.runtime import Ranks, _first_host, detect
 from gptcli.errors import UsageError, UserError
+from gptcli.model.locate import checkpoints_of
 from gptcli.settings import TrainSettings
 from gptcli.training.metrics import read
 
@@ -129,6 +130,19 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_no_process(shards: Path, 
     assert "should not have happened" not in told
     assert "Traceback" not in told
     assert not any(is_alive(pid) for pid in ranks)
+
+
+@pytest.mark.skipif(not CHILDREN.exists(), reason="needs /proc to see what processes there are")
+def test_a_launcher_that_is_killed_leaves_no_process_and_loses_no_step(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path / "run", max_iters=3_000, eval_every=3_000, sample_every=3_000, save_every=3_000)
+    process = start(words_of(settings, "--gpus", "2"))
+    wait_for_step(tmp_path / "run", 3)
+    ranks = ranks_of(process)
+    process.kill()
+    _, told = process.communicate(timeout=60)  # until the ranks have closed standard error too
+    assert "The same command continues" in told
+    assert not any(is_alive(pid) for pid in ranks)
+    assert checkpoints_of(tmp_path / "run")
 
 
 def failed(*exit_codes: int) -> ChildFailedError:

@@ -157,9 +157,14 @@ def test_a_model_of_ids_has_a_loss_and_no_bits_per_byte(tmp_path: Path) -> None:
 
 
 def test_shards_of_another_tokenizer_are_refused_naming_both(folder: Path, tmp_path: Path) -> None:
-    shards = write_shards(tmp_path / "data", tokens_of(TEXT), gpt2_record(name="r50k_base"))
-    with pytest.raises(UsageError, match=r"'r50k_base'.*'gpt2'"):
+    shards = write_shards(tmp_path / "data", tokens_of(TEXT), gpt2_record(name="p50k_base", sha256="f" * 64))
+    with pytest.raises(UsageError, match=r"'p50k_base'.*'gpt2'"):
         measure(folder, shards)
+
+
+def test_shards_of_the_same_vocabulary_by_another_name_are_measured(folder: Path, tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "data", tokens_of(TEXT), gpt2_record(name="r50k_base"))
+    assert measure(folder, shards).measured.n > 0
 
 
 def test_another_vocabulary_of_the_same_name_is_refused(folder: Path, tmp_path: Path) -> None:

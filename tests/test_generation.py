@@ -330,3 +330,24 @@ def test_int8_weights_of_tied_embedding_and_head_are_held_once() -> None:
     held = sum(t.numel() * t.element_size() for t in {t.data_ptr(): t for t in model.state_dict().values()}.values())
     full = sum(t.numel() * t.element_size() for t in small_model().parameters())
     assert held < full / 2.5
+
+
+@pytest.mark.parametrize("prompt", [None, 3, [1.5], ["a", "b"], torch.tensor([0.5])])
+def test_what_is_neither_text_nor_ids_is_no_prompt(prompt: object, loaded: LanguageModel) -> None:
+    for call in (loaded.generate, loaded.score, loaded.stream):
+        with pytest.raises(UsageError, match="a text or a list of token ids"):
+            call(prompt)  # type: ignore[operator]
+    assert loaded.generate(torch.tensor([3, 4]), max_new_tokens=1).ids  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_fewer_than_one_sample_is_refused(n: int, loaded: LanguageModel) -> None:
+    with pytest.raises(UsageError, match=f"num_samples is {n}"):
+        loaded.generate_many("a", n)
+
+
+def test_how_much_of_a_long_prompt_is_not_read_is_known(loaded: LanguageModel) -> None:
+    context = loaded.model.config.context_length
+    assert loaded.read_from([0] * context) == 0
+    cut = loaded.read_from([0] * (context + 1))
+    assert cut == window_start(context + 1, context) > 0

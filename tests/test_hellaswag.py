@@ -22,7 +22,7 @@ from gptcli.errors import UsageError, UserError
 from gptcli.evals import hellaswag_data, scoring
 from gptcli.evals.hellaswag import Item, Scored, prepare, score, subset, summarise, truncated
 from gptcli.evals.hellaswag_data import CACHE_NAME, Example, load_examples, load_within
-from gptcli.evals.run import TASKS, evaluate
+from gptcli.evals.run import TASKS, evaluate, save_rows
 from gptcli.evals.scoring import Continuation, batches
 from gptcli.inference import logprobs
 from gptcli.model.config import GPTConfig
@@ -366,6 +366,7 @@ def test_results_have_the_keys_of_the_contract(folder: Path, tmp_path: Path) -> 
     )
     seen: list[tuple[int, int, str]] = []
     (result,) = evaluate(settings, lambda *progress: seen.append(progress))
+    save_rows(saved, result)
     told = result.as_dict()
     assert list(told) == (
         [
@@ -436,14 +437,21 @@ def test_rows_that_can_not_be_written_leave_no_file(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
     data = write(tmp_path / "val.jsonl", rows(1))
-    settings = EvalSettings(
-        tasks=("hellaswag",), data=str(data), model=(str(folder),), save=str(tmp_path / "rows.jsonl"), device="cpu"
-    )
+    settings = EvalSettings(tasks=("hellaswag",), data=str(data), model=(str(folder),), device="cpu")
+    (result,) = evaluate(settings)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="No space left"):
-        evaluate(settings)
+        save_rows(tmp_path / "rows.jsonl", result)
     assert [path.name for path in tmp_path.iterdir()] == ["val.jsonl"]
+
+
+def test_a_file_that_can_not_be_written_is_refused_before_anything_is_scored(folder: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "val.jsonl", rows(1))
+    for name, what in ((str(data / "rows"), "no folder"), (str(tmp_path / ("x" * 300)), "can't be written")):
+        settings = EvalSettings(tasks=("hellaswag",), data=str(data), model=(str(folder),), save=name, device="cpu")
+        with pytest.raises(UsageError, match=what):
+            evaluate(settings, lambda *progress: pytest.fail("something was scored"))
 
 
 def test_every_task_says_what_it_is() -> None:

@@ -183,3 +183,34 @@ def test_a_trained_model_of_others_sorts_every_input() -> None:
         for _ in range(6):
             ids = torch.cat([ids, model(ids)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
     assert torch.equal(ids[:, 6:], inputs.sort(dim=1).values)
+
+
+def test_a_shape_that_can_not_be_built_is_told_in_the_names_of_its_fields() -> None:
+    with pytest.raises(UserError, match=r"width \(emb_dim\) of 8 can't be divided among 3 heads \(n_heads\)"):
+        GPT(GPTConfig(n_heads=3, emb_dim=8))
+
+
+def test_a_sequence_past_the_context_is_refused_with_both_lengths() -> None:
+    config = SHAPES["tied"]
+    model, cache = random_model(config), KVCache(config, 1, torch.device("cpu"), torch.float32)
+    with pytest.raises(ValueError, match=r"13 tokens; the model's context holds 12"):
+        model(torch.zeros(1, 13, dtype=torch.long))
+    with torch.inference_mode():
+        model(torch.zeros(1, 12, dtype=torch.long), cache)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"13 tokens; the model's context holds 12"):
+        model(torch.zeros(1, 1, dtype=torch.long), cache)
+
+
+def test_the_hint_for_a_damaged_checkpoint_names_the_one_before_it(tmp_path: Path) -> None:
+    folders = [tmp_path / "run" / "checkpoints" / f"step_000000{step}" for step in (2, 4)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        write_model(folder, random_model(SHAPES["tied"]), None)
+        (folder / "model.safetensors").write_bytes(b"damaged")
+    hints = []
+    for folder in folders:
+        with pytest.raises(UserError, match="damaged") as caught:
+            read_model(folder)
+        hints.append(caught.value.faults[0].hint)
+    assert "no earlier checkpoint" in hints[0]
+    assert f"--model {folders[0]}" in hints[1]

@@ -231,14 +231,14 @@ def test_fingerprints_stay_what_manifests_say() -> None:
 @settings(max_examples=50)
 def test_a_tokenizer_json_has_the_librarys_ids(text: str) -> None:
     for kind, ours in LIBRARY.items():
-        theirs = tokenizers.Tokenizer.from_str(ours.json_text or "")
+        theirs = tokenizers.Tokenizer.from_str(ours.to_json())
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids, kind
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
 def test_a_tokenizer_json_decodes_as_the_library_does(kind: str) -> None:
     ours = LIBRARY[kind]
-    theirs = tokenizers.Tokenizer.from_str(ours.json_text or "")
+    theirs = tokenizers.Tokenizer.from_str(ours.to_json())
     for text in ("The quick brown fox", "It's the first line,  and 12 words.", "naïve 🙂 ไทย"):
         ids = ours.encode(text)
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False)
@@ -402,6 +402,20 @@ def test_each_kind_gives_the_engines_what_they_load_it_from() -> None:
     for tokenizer in (BYTES, CHARS, LIBRARY["llama"]):
         assert (tokenizer.ranks, tokenizer.pattern, tokenizer.special_tokens) == (None, None, None)
     assert json.loads(LIBRARY["llama"].json_text or "")["model"]["type"] == "BPE"
+
+
+def test_a_fast_engine_that_is_given_a_tokenizer_json_finds_no_special_tokens_in_text() -> None:
+    gigatoken = pytest.importorskip("gigatoken")
+    added = json.loads(trained("bytelevel").to_str())["added_tokens"]
+    size = LIBRARY["bytelevel"].vocab_size
+    more = [
+        {**added[0], "id": size + i, "content": name, "special": i == 0} for i, name in enumerate(["<s>", "<tool>"])
+    ]
+    tokenizer = library("bytelevel", added_tokens=[*added, *more])
+    engine = gigatoken.Tokenizer.from_json(tokenizer.json_text)
+    for text in (STRANGE, "a<s>b</s>", "a<tool>b"):
+        ids = engine.encode_batch([text.encode()], parallel=False)[0]
+        assert [int(token) for token in ids] == tokenizer.encode(text)
 
 
 def test_a_damaged_vocabulary_file_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,14 +232,14 @@ def test_only_the_newest_checkpoints_are_kept(shards: Path, tmp_path: Path) -> N
 def test_a_full_disk_leaves_the_last_checkpoint_and_nothing_half_written(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_file = checkpoint.save_file
+    save_tensors = checkpoint.save_tensors
 
-    def full_at_step_6(tensors: object, path: Path) -> None:
-        save_file(tensors, path)
+    def full_at_step_6(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        save_tensors(tensors, path)
         if "step_0000006" in str(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full_at_step_6)
+    monkeypatch.setattr(checkpoint, "save_tensors", full_at_step_6)
     with pytest.raises(UserError, match="disk is full") as error:
         train(tiny(shards, tmp_path))
     assert "step_0000003" in error.value.faults[0].hint

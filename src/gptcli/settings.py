@@ -39,15 +39,18 @@ def _count(value: object) -> object:
 
 
 def _commas(value: object) -> object:
-    """Lists take commas, and what is given several times is joined: `a,b` and `a` `b` are the same list."""
+    """Lists take commas, and what is given several times is joined, each value once: `a,b` and `a` `b` `a` are the same
+    list."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, (list, tuple)):
-        return tuple(part.strip() for item in value for part in str(item).split(",") if part.strip())
+        parts = (part.strip() for item in value for part in str(item).split(","))
+        return tuple(dict.fromkeys(part for part in parts if part))
     return value
 
 
 Count = Annotated[int, BeforeValidator(_count)]
+Name = Annotated[str, StringConstraints(min_length=1)]  # of a file, a folder, a model: empty it would mean another
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_commas)]
 Device = Annotated[
     str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"), Field(examples=["auto", "cpu", "cuda", "mps"])
@@ -78,7 +81,7 @@ class TokenizeSettings(CommandSettings):
 
     command = "tokenize"
 
-    sources: tuple[str, ...] = argument(
+    sources: tuple[Name, ...] = argument(
         (),
         "Files (.txt .md .jsonl .json .csv .parquet .arrow, also .gz .zst .xz .bz2), folders, globs, addresses, or - "
         "for standard input. Without any: a Hugging Face dataset.",
@@ -102,8 +105,14 @@ class TokenizeSettings(CommandSettings):
         "UTF-8.",
         "Source",
     )
-    tokenizer_model: str = option("gpt2", "Encoding: gpt2, or another that tiktoken knows.", "Tokens")
-    local_dir: str = option("edu_fineweb10B", "Folder for the shards; a bare name lies under ./data.", "Output")
+    tokenizer_model: str = option(
+        "gpt2",
+        "gpt2, another encoding of tiktoken's, bytes, chars (made from the text), a tokenizer.json, a folder with one "
+        "(a model's, say), or a Hub id.",
+        "Tokens",
+        min_length=1,
+    )
+    local_dir: Name = option("edu_fineweb10B", "Folder for the shards; a bare name lies under ./data.", "Output")
     shard_size: Count = option(100_000_000, "Tokens in a shard.", "Output", ge=1)
     val_tokens: Count | None = option(
         None,
@@ -119,9 +128,36 @@ class TokenizeSettings(CommandSettings):
     on_mismatch: Literal["stop", "fall-back"] = option(
         "stop", "Where gigatoken's ids are not tiktoken's: stop, or fall back and begin anew with tiktoken.", "Run"
     )
-    verify: str | None = option(
+    verify: Name | None = option(
         None, "Check every shard of this folder against its manifest, and do nothing else.", "Run"
     )
+
+
+class TokenizerTrainSettings(CommandSettings):
+    """`gpt tokenizer train`: text in, a byte-level BPE tokenizer out."""
+
+    command = "tokenizer train"
+
+    sources: tuple[Name, ...] = argument(
+        (), "Files, folders, globs or addresses, or - for standard input. Without any: a Hugging Face dataset."
+    )
+    dataset_path: str = option("HuggingFaceFW/fineweb-edu", "Dataset on the Hugging Face Hub.", "Source")
+    remote_name: str = option("sample-10BT", "Configuration of that dataset.", "Source")
+    text_column: str = option("text", "Column or JSON key that holds the text.", "Source")
+    separator: str | None = option(
+        None, "Cut .txt and .md files into documents at this text (\\n: line break).", "Source", min_length=1
+    )
+    limit_documents: Count | None = option(None, "Take only the first so many documents.", "Source", ge=1)
+    limit_bytes: Count = option(1_000_000_000, "Take only the first so many bytes of text.", "Source", ge=1)
+    on_error: Literal["stop", "skip"] | None = option(
+        None, "What to do at a document that can't be read: stop (the default) or skip it.", "Source"
+    )
+    vocab_size: Count = option(8192, "Tokens, with the 256 bytes and end of text among them.", "Tokenizer", ge=257)
+    split: Literal["gpt2", "gpt4"] = option(
+        "gpt4", "How text is cut into words before merging: as GPT-2 or as GPT-4 does.", "Tokenizer"
+    )
+    output: Name = option("tokenizer.json", "File to write.", "Output")
+    fresh: bool = option(False, "Move an existing file aside.", "Output")
 
 
 class TrainSettings(CommandSettings):
@@ -153,11 +189,11 @@ class TrainSettings(CommandSettings):
     drop_rate: float = option(0.0, "Dropout probability.", "Model", ge=0, lt=1)
     qkv_bias: bool = option(False, "Biases in the query, key and value projections.", "Model")
     tie_embeddings: bool = option(True, "Share the token embedding with the output head.", "Model")
-    init_from: str | None = option(
+    init_from: Name | None = option(
         None, "Start from these weights: a run, a checkpoint, a Hugging Face folder or Hub id.", "Model"
     )
 
-    data_root: str = option("edu_fineweb10B", "Folder of token shards; a bare name lies under ./data.", "Data")
+    data_root: Name = option("edu_fineweb10B", "Folder of token shards; a bare name lies under ./data.", "Data")
     n_tokens: Count | None = option(None, "Tokens of one sequence. Default: the context length.", "Data", ge=1)
     n_batches: Count = option(16, "Sequences in the micro-batch of one process.", "Data", ge=1)
     total_batch_size: Count = option(524_288, "Tokens of one step, over all processes.", "Data", ge=1)
@@ -181,7 +217,7 @@ class TrainSettings(CommandSettings):
         1337, "Seed of the initial weights, the data order and dropout.", "Optimisation", ge=0, lt=2**63
     )
 
-    log_dir: str = option("log", "Folder of the run. The same command on an existing run continues it.", "Run")
+    log_dir: Name = option("log", "Folder of the run. The same command on an existing run continues it.", "Run")
     fresh: bool = option(False, "Move an existing run aside and start again.", "Run")
     save_every: Count = option(1000, "Steps between checkpoints.", "Run", ge=1)
     keep_last: Count = option(3, "Checkpoints that are kept.", "Run", ge=1)
@@ -198,7 +234,7 @@ class TrainSettings(CommandSettings):
         examples=["hellaswag", "none"],
     )
     eval_examples: Count = option(1000, "HellaSwag examples scored during training.", "Evaluation", ge=1)
-    hellaswag_data: str | None = option(None, "The HellaSwag validation file (.jsonl, also .gz .xz).", "Evaluation")
+    hellaswag_data: Name | None = option(None, "The HellaSwag validation file (.jsonl, also .gz .xz).", "Evaluation")
     sample_every: Count = option(250, "Steps between sample completions.", "Evaluation", ge=1)
 
     device: Device = option("auto", "auto, cpu, cuda or mps.", "Device and processes")
@@ -220,13 +256,13 @@ class EvalSettings(CommandSettings):
 
     tasks: CommaList = argument((), "Tasks, with commas between: hellaswag, loss.")
     list: bool = option(False, "List the tasks and end.", "Task")
-    data: str | None = option(
+    data: Name | None = option(
         None, "The task's file; without it, from the user's cache or the Hugging Face Hub.", "Task"
     )
-    data_root: str | None = option(None, "Folder of token shards, for the task loss.", "Task")
+    data_root: Name | None = option(None, "Folder of token shards, for the task loss.", "Task")
     limit: Count | None = option(None, "Score only the first so many examples (loss: sequences).", "Task", ge=1)
-    save: str | None = option(None, "Write one line of JSON for each example to this file.", "Task")
-    model: tuple[str, ...] = option(
+    save: Name | None = option(None, "Write one line of JSON for each example to this file.", "Task")
+    model: tuple[Name, ...] = option(
         (),
         "Run, checkpoint, Hugging Face folder or Hub id; several times to compare. Default: the newest under ./log.",
         "Model",
@@ -250,7 +286,7 @@ class GenerateSettings(CommandSettings):
     )
     num_samples: Count = option(1, "Completions of the prompt.", "Sampling", ge=1)
     stop_at_end: bool = option(True, "Stop where the model ends the document.", "Sampling")
-    model: str | None = option(
+    model: Name | None = option(
         None, "Run, checkpoint, Hugging Face folder or Hub id. Default: the newest checkpoint under ./log.", "Model"
     )
     weights: Literal["auto", "fp32", "bf16", "int8"] = option("fp32", "How the weights are held.", "Model")
@@ -262,14 +298,22 @@ class PlotSettings(CommandSettings):
 
     command = "plot"
 
-    log_dir: str = argument("log", "Folder of the run.")
-    output: str | None = option(
+    log_dir: Name = argument("log", "Folder of the run.")
+    output: Name | None = option(
         None, "Picture to write (.png .svg .pdf). Default: plots/training.png in the run.", "Output"
     )
 
 
 COMMANDS: dict[str, type[CommandSettings]] = {
-    cls.command: cls for cls in (TokenizeSettings, TrainSettings, EvalSettings, GenerateSettings, PlotSettings)
+    cls.command: cls
+    for cls in (
+        TokenizeSettings,
+        TokenizerTrainSettings,
+        TrainSettings,
+        EvalSettings,
+        GenerateSettings,
+        PlotSettings,
+    )
 }
 
 

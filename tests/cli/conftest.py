@@ -40,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return 0
 
     for name in COMMANDS:
-        monkeypatch.setattr(f"gptcli.cli.{name}.run", record)
+        monkeypatch.setattr(f"gptcli.cli.{name.replace(' ', '_')}.run", record)
     return seen
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from gptcli.cli.eval import aligned
+from gptcli.errors import UserError
 from gptcli.settings import EvalSettings, PlotSettings, TokenizeSettings
 
 
@@ -59,6 +61,14 @@ class FakeModel:
 
     def __init__(self) -> None:
         self.options: list[dict[str, Any]] = []
+        self.prompt_tokens = 3
+        self.model = SimpleNamespace(config=SimpleNamespace(context_length=10))
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        return [0] * self.prompt_tokens
+
+    def read_from(self, ids: list[int]) -> int:
+        return max(0, len(ids) - 8)
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         self.options.append(options)
@@ -83,6 +93,21 @@ def test_generate_writes_prompt_and_completion_to_standard_output_and_notes_else
     assert (result.code, result.out) == (0, "Say one two\n")
     assert "vocabulary taken for gpt2" in result.err
     assert (model.options[0]["top_k"], model.options[0]["seed"]) == (None, 3)
+
+
+def test_a_prompt_that_is_not_read_from_its_beginning_is_noted(gpt: Any, model: FakeModel) -> None:
+    assert "goes on from" not in gpt("generate", "Say").err
+    model.prompt_tokens = 1500
+    told = gpt("generate", "Say").err
+    assert "The prompt has 1,500 tokens, the model's context holds 10: the completion goes on from the last 8." in told
+
+
+def test_a_model_that_takes_no_text_is_told_of_once(gpt: Any, model: FakeModel) -> None:
+    def refuse(prompt: str) -> list[int]:
+        raise UserError("The model has no tokenizer.")
+
+    model.prompt_ids = refuse  # type: ignore[method-assign]
+    assert gpt("generate", "Say").err == "error: The model has no tokenizer.\n"
 
 
 def test_several_samples_stand_under_separators_that_are_not_part_of_the_text(gpt: Any, model: FakeModel) -> None:
@@ -128,7 +153,11 @@ def results(stub: Any) -> list[Any]:
         progress(100, 200, "hellaswag")
         return given
 
-    stub("gptcli.evals.run", evaluate=evaluate, TASKS={"loss": SimpleNamespace(description="The loss.")})
+    def save_rows(file: Path, result: Any) -> None:
+        raise UserError(f"{file} could not be written: No space left on device.")
+
+    tasks = {"loss": SimpleNamespace(description="The loss.")}
+    stub("gptcli.evals.run", evaluate=evaluate, save_rows=save_rows, TASKS=tasks)
     row = SimpleNamespace(name="GPT-2 124M", acc=0.2859, acc_norm=0.2955, source="their own script")
     stub("gptcli.evals.published", GPT2_COMPLETION=[row])
     return given
@@ -157,6 +186,28 @@ def test_eval_in_json_is_one_object_or_a_list_of_results(gpt: Any, results: list
     assert list(both) == ["results"]
     assert both["results"][0] == one
     assert both["results"][1]["perplexity"] is None
+
+
+def test_scores_are_shown_before_their_rows_are_saved(gpt: Any, results: list[Any]) -> None:
+    results.append(scored("hellaswag", acc=0.25))
+    result = gpt("eval", "hellaswag", "--save", "rows.jsonl", "--json")
+    assert (result.code, result.faults) == (1, ["rows.jsonl could not be written: No space left on device."])
+    assert "0.2500" in result.err
+    assert json.loads(result.out)["acc"] == 0.25
+
+
+def test_the_name_of_a_model_is_never_broken() -> None:
+    rows = [("model", ["n", "loss"], ""), ("log/checkpoints/step_0000006", ["200", "3.2500"], "bold")]
+    assert [line for line, _ in aligned(rows, 80)] == [
+        "model                           n    loss",
+        "log/checkpoints/step_0000006  200  3.2500",
+    ]
+    assert aligned(rows, 40) == [
+        ("model", ""),
+        ("    n    loss", ""),
+        ("log/checkpoints/step_0000006", "bold"),
+        ("  200  3.2500", "bold"),
+    ]
 
 
 def test_eval_lists_its_tasks(gpt: Any, results: list[Any]) -> None:

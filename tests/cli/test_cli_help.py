@@ -13,7 +13,9 @@ from gptcli.cli.fields import fields_of
 from gptcli.settings import COMMANDS
 
 
-@pytest.mark.parametrize("words", [["--help"], *([command, "--help"] for command in COMMANDS), ["train", "--max-lrr"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], *([*command.split(), "--help"] for command in COMMANDS), ["train", "--max-lrr"]]
+)
 def test_help_and_a_mistyped_flag_import_nothing_heavy(words: list[str], python: Any) -> None:
     shown = python(
         f"import sys; from gptcli.cli.main import run; run({words!r});"
@@ -27,12 +29,12 @@ def test_help_and_a_mistyped_flag_import_nothing_heavy(words: list[str], python:
 def test_gpt_alone_shows_its_help_with_every_command(gpt: Any) -> None:
     result = gpt()
     assert result.code == 0
-    assert all(re.search(rf"│ {command} ", result.out) for command in COMMANDS)
+    assert all(re.search(rf"│ {command.split()[0]} ", result.out) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_help_shows_every_option_with_its_default_under_its_group(command: str, gpt: Any) -> None:
-    shown = gpt(command, "--help").out
+    shown = gpt(*command.split(), "--help").out
     for option in fields_of(COMMANDS[command]).values():
         name = option.name if option.positional else option.flag
         assert re.search(rf"│ +{re.escape(name)}\b", shown), name
@@ -48,7 +50,10 @@ def test_the_summary_table_of_the_group_has_the_commands_of_the_settings() -> No
 @pytest.mark.parametrize(
     ("line", "word", "expected"),
     [
-        ("gpt t", 1, ["tokenize", "train"]),
+        ("gpt t", 1, ["tokenize", "tokenizer", "train"]),
+        ("gpt tokenizer ", 2, ["train"]),
+        ("gpt tokenizer train --sp", 3, ["--split"]),
+        ("gpt tokenizer train --split g", 4, ["gpt2", "gpt4"]),
         ("gpt train --devi", 2, ["--device"]),
         ("gpt train --device c", 3, ["cpu", "cuda"]),
         ("gpt train --compile o", 3, ["on", "off"]),

@@ -84,6 +84,7 @@ def test_a_negative_number_is_a_value_and_not_an_option(gpt: Any, calls: list[An
     [
         (["--metrics", "a,b"], ("a", "b")),
         (["--metrics", "a", "--metrics", "b"], ("a", "b")),
+        (["--metrics", "a,b", "--metrics", "a"], ("a", "b")),
         (["--metrics=none"], ("none",)),
     ],
 )
@@ -171,7 +172,11 @@ def test_all_faults_of_a_call_are_told_at_once_each_with_its_mend(
         ),
         (["tokenize", "--separator="], "--separator: '' is empty.", "It takes text."),
         (["trian"], "There is no command 'trian'.", "Did you mean `gpt train`?"),
-        (["frobnicate"], "There is no command 'frobnicate'.", "There are: tokenize, train, eval, generate, plot."),
+        (
+            ["frobnicate"],
+            "There is no command 'frobnicate'.",
+            "There are: tokenize, tokenizer, train, eval, generate, plot.",
+        ),
     ],
 )
 def test_a_fault_names_the_nearest_valid_thing(
@@ -181,6 +186,55 @@ def test_a_fault_names_the_nearest_valid_thing(
     assert result.code == 2
     assert result.err.splitlines() == [f"error: {message}", f"  {hint}"]
     assert not calls
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("train", "--data-root"),
+        ("train", "--log-dir"),
+        ("eval", "--model"),
+        ("generate", "--model"),
+        ("plot", "--output"),
+    ],
+)
+def test_an_empty_name_of_a_file_or_folder_is_refused(command: str, option: str, gpt: Any, calls: list[Any]) -> None:
+    result = gpt(command, f"{option}=")
+    assert (result.code, result.faults) == (2, [f"{option}: '' is empty."])
+    assert not calls
+
+
+@pytest.mark.parametrize("word", ["data", "model", "books.txt", "resume", "layer"])
+def test_a_stray_word_is_no_option_unless_it_is_spelt_like_one(word: str, gpt: Any, calls: list[Any]) -> None:
+    result = gpt("train", word)
+    assert result.faults == [f"There is one word too many: {word!r}."]
+    assert "Did you mean" not in result.err
+
+
+def test_files_and_models_that_are_not_there_are_told_beside_wrong_options(
+    gpt: Any, calls: list[Any], tmp_path: Path
+) -> None:
+    (tmp_path / "here.jsonl").write_text("{}")
+    assert gpt("train", "--n-heads", "x", "--data-root", "./nowhere", "--hellaswag-data", "none.jsonl").faults == [
+        "--n-heads: 'x' is not a whole number.",
+        "There is no data folder nowhere.",
+        "--hellaswag-data: there is no file none.jsonl.",
+    ]
+    assert gpt("eval", "hellaswag", "--limt", "3", "--model", "nope", "--data", "here.jsonl").faults == [
+        "There is no option --limt.",
+        "There is no model at nope.",
+    ]
+    # Neither a default nor a name on the Hub is looked at.
+    assert gpt("train", "--n-heads", "x", "--init-from", "some/model").faults == [
+        "--n-heads: 'x' is not a whole number."
+    ]
+    assert gpt("generate", "x", "--top-k", "-1").faults == ["--top-k: -1 is below 0."]
+    assert not calls
+
+
+def test_help_is_a_word_too(gpt: Any) -> None:
+    assert gpt("help").out == gpt("--help").out != ""
+    assert gpt("help", "train").out == gpt("train", "--help").out != ""
 
 
 def test_an_unknown_option_of_gpt_itself_is_wrong_usage(gpt: Any) -> None:

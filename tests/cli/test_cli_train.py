@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ def train_events(settings: TrainSettings, listener: Any, command: Any) -> None:
 @pytest.fixture
 def trained(stub: Any) -> SimpleNamespace:
     """A `train` that plays a short run; what it is given and how it ends is kept here."""
-    kept = SimpleNamespace(signal=None, launched=[], command=None, rank=0, is_rank=False)
+    kept = SimpleNamespace(signal=None, launched=[], command=None, rank=0, is_rank=False, steps=0)
 
     def train(settings: TrainSettings, listener: Any, command: Any) -> TrainResult:
         kept.command = command
@@ -40,6 +41,10 @@ def trained(stub: Any) -> SimpleNamespace:
 
     def launch(words: list[str], processes: int) -> int:
         kept.launched.append((words, processes))
+        if kept.steps:
+            Path("log").mkdir(exist_ok=True)
+            rows = [json.dumps({"kind": "train", "step": step + 1}) + "\n" for step in range(kept.steps)]
+            Path("log/metrics.jsonl").write_text("".join(rows))
         return 75
 
     stub("gptcli.training.run", train=train)
@@ -48,6 +53,7 @@ def trained(stub: Any) -> SimpleNamespace:
     stub(
         "gptcli.distributed.runtime",
         detect=lambda: SimpleNamespace(rank=kept.rank, launched=kept.is_rank),
+        launcher=lambda: None,
     )
     return kept
 
@@ -104,7 +110,17 @@ def test_several_processes_are_launched_with_the_same_words_and_their_exit_code_
     assert trained.launched == [(["train", "--gpus", "2", "--n_layers=3"], 2)]
 
 
+def test_a_run_that_was_stopped_before_its_first_step_has_lost_nothing(gpt: Any, trained: SimpleNamespace) -> None:
+    old = Path("log/checkpoints/step_0000003")
+    old.mkdir(parents=True)
+    os.utime(old, (1e9, 1e9))
+    trained.steps = 3  # what an earlier call logged up to its checkpoint
+    result = gpt("train", "--gpus", "2")
+    assert (result.code, result.err) == (75, "Stopped before the first step; nothing was lost.\n")
+
+
 def test_a_run_that_was_stopped_before_it_could_save_has_failed(gpt: Any, trained: SimpleNamespace) -> None:
+    trained.steps = 2
     result = gpt("train", "--gpus", "2")
     assert result.code == 1
     assert "stopped before it could save" in result.err
@@ -144,3 +160,17 @@ def test_the_time_left_follows_the_pace_since_the_first_step_whatever_came_befor
         ("12", "3:00"),
         ("14", "3:33"),  # 16 steps at 40 s / 3
     ]
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(100, "lr 1.00e-03"), (70, "1k tokens/s"), (50, "left"), (40, "loss")])
+def test_a_narrow_terminal_leaves_out_what_matters_least_and_is_never_filled_to_its_edge(
+    columns: int, shown: str, gpt: Any, trained: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", gpt("train").err)
+    bars = [line for line in re.split(r"[\r\n]", drawn) if "━" in line and "loss" in line]
+    assert bars
+    assert all(len(line) <= columns - 2 for line in bars)
+    assert all("loss 3" in line and shown in line for line in bars)

@@ -25,17 +25,23 @@ def read_config(
     except FileNotFoundError:
         return {}, {}, [Fault(f"--config: there is no file {path}.", "--print-config > FILE writes one.")]
     except OSError as error:
+        if Path(path).is_dir():
+            return (
+                {},
+                {},
+                [Fault(f"--config: {path} is a folder.", "Name a TOML file; --print-config > FILE writes one.")],
+            )
         return {}, {}, [Fault(f"--config: {path} can't be read: {error.strerror}.")]
     except UnicodeDecodeError:
         return {}, {}, [Fault(f"--config: {path} is not UTF-8 text.", "Save it in UTF-8.")]
     except tomllib.TOMLDecodeError as error:
         return {}, {}, [Fault(f"--config: {path} is not valid TOML: {error}.", "Text stands in quotation marks.")]
     faults = [fault for name in document for fault in _table_faults(path, name, document[name], command, fields)]
-    table = document.get(command, {})
+    table = document.get(table_of(command), {})
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for key, value in table.items() if isinstance(table, dict) else ():
-        name, place = key.replace("-", "_"), f"{path} [{command}] {key}"
+        name, place = key.replace("-", "_"), f"{path} [{table_of(command)}] {key}"
         if name not in fields:
             guess = nearest(name, fields)
             hint = f"Did you mean {guess}?" if guess else f"`gpt {command} --print-config` lists them."
@@ -48,17 +54,25 @@ def read_config(
 
 
 def _table_faults(path: str, name: str, table: Any, command: str, fields: Collection[str]) -> list[Fault]:
-    if name in COMMANDS:
+    tables = [table_of(known) for known in COMMANDS]
+    if name in tables:
         return (
             []
             if isinstance(table, dict)
             else [Fault(f"{path}: {name} is not a table.", f"Write [{name}] above its keys.")]
         )
     if name.replace("-", "_") in fields and not isinstance(table, dict):
-        return [Fault(f"{path}: {name} stands outside of any table.", f"Write [{command}] on a line above it.")]
-    guess = nearest(name, COMMANDS)
-    hint = f"Did you mean [{guess}]?" if guess else f"There may be: {', '.join(f'[{known}]' for known in COMMANDS)}."
+        return [
+            Fault(f"{path}: {name} stands outside of any table.", f"Write [{table_of(command)}] on a line above it.")
+        ]
+    guess = nearest(name, tables)
+    hint = f"Did you mean [{guess}]?" if guess else f"There may be: {', '.join(f'[{known}]' for known in tables)}."
     return [Fault(f"{path}: there is no command for [{name}].", hint)]
+
+
+def table_of(command: str) -> str:
+    """The name of a command's table: `tokenizer-train` for `gpt tokenizer train`."""
+    return command.replace(" ", "-")
 
 
 def write_config(settings: CommandSettings, fields: Mapping[str, OptionField]) -> str:
@@ -66,7 +80,7 @@ def write_config(settings: CommandSettings, fields: Mapping[str, OptionField]) -
 
     Commented out stand what has no value, and defaults that bend to the run: written as values they no longer would.
     """
-    lines = [f"[{settings.command}]"]
+    lines = [f"[{table_of(settings.command)}]"]
     for name, field in fields.items():
         value = getattr(settings, name)
         left_out = value is None or (field.adapts and name not in settings.model_fields_set)

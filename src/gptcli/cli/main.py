@@ -1,7 +1,8 @@
 """The console script `gpt`. It knows the commands by name; each is imported when it is called.
 
 A new command is a line in `_COMMANDS`, a settings class in `gptcli.settings`, and a module of its name here, with
-`EXAMPLES` and `run(settings, call) -> exit code`.
+`EXAMPLES` and `run(settings, call) -> exit code`. A command of two words (`tokenizer train`) also needs its first one
+in `_GROUPS`; in names of modules and tables the words are joined.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gptcli import __version__
+from gptcli.cli.interruption import carried
 from gptcli.cli.report import Reporting
+from gptcli.distributed.runtime import let_threads_sleep
 from gptcli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -32,11 +35,15 @@ class _Entry(NamedTuple):
 
 _COMMANDS = {
     "tokenize": _Entry("From text to a model", "Turn text into token shards.", json=True),
+    "tokenizer train": _Entry("From text to a model", "Train a tokenizer on text.", json=True),
     "train": _Entry("From text to a model", "Train a GPT on token shards, or continue a run.", json=True),
     "eval": _Entry("With a model", "Score a model: HellaSwag, loss, perplexity.", json=True),
     "generate": _Entry("With a model", "Complete a prompt.", json=True),
     "plot": _Entry("With a run", "Draw the curves of a run.", json=False),
 }
+
+# The first words of commands of two: panel and summary.
+_GROUPS = {"tokenizer": ("From text to a model", "Make a tokenizer of your own: gpt tokenizer train.")}
 
 _EPILOG = """\
 gpt COMMAND --help tells the options of a command. Four lines do the classic run:
@@ -49,17 +56,33 @@ gpt generate "On a clear day"
 
 
 class CommandGroup(TyperGroup):
-    """Commands that cost nothing until they are called: names and summaries are known, the rest is imported."""
+    """Commands that cost nothing until they are called: names and summaries are known, the rest is imported.
+
+    `prefix` is the word that they have in common, with a space behind it; empty for the commands of `gpt` itself.
+    """
+
+    prefix = ""
+
+    def make_context(self, *args: Any, **options: Any) -> Context:
+        with carried():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Context) -> Any:
+        with carried():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         name = args[0]
-        if name in _COMMANDS:
-            return name, load(name), args[1:]
+        if self.prefix + name in _COMMANDS:
+            return name, load(self.prefix + name), args[1:]
+        if name in _GROUPS and not self.prefix:
+            # Alone it shows its help, but while a command line is being completed.
+            return name, _group(name), args[1:] or ([] if ctx.resilient_parsing else ["--help"])
         if ctx.resilient_parsing or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        guess = nearest(name, _COMMANDS)
-        hint = f"Did you mean `gpt {guess}`?" if guess else f"There are: {', '.join(_COMMANDS)}."
-        raise UsageError(f"There is no command {name!r}.", hint)
+        guess = nearest(name, self.commands)
+        hint = f"Did you mean `gpt {self.prefix}{guess}`?" if guess else f"There are: {', '.join(self.commands)}."
+        raise UsageError(f"There is no command {self.prefix + name!r}.", hint)
 
 
 def load(name: str) -> TyperCommand:
@@ -67,8 +90,9 @@ def load(name: str) -> TyperCommand:
     from gptcli.cli.options import make_command
     from gptcli.settings import COMMANDS
 
+    let_threads_sleep()
     entry = _COMMANDS[name]
-    module = importlib.import_module(f"gptcli.cli.{name}")
+    module = importlib.import_module(f"gptcli.cli.{name.replace(' ', '_')}")
     return make_command(COMMANDS[name], module.run, summary=entry.summary, examples=module.EXAMPLES, json=entry.json)
 
 
@@ -78,16 +102,41 @@ def _version(wanted: bool) -> None:
         raise typer.Exit(0)
 
 
-def _group() -> Command:
-    app = typer.Typer(
-        cls=CommandGroup, rich_markup_mode="rich", context_settings={"help_option_names": ["--help", "-h"]}
+def _group(word: str) -> Command:
+    """The commands that begin with `word`."""
+    panel, summary = _GROUPS[word]
+    app = _typer(completion=False)
+
+    @app.callback(help=summary)
+    def _words() -> None:
+        pass
+
+    for name, entry in _COMMANDS.items():
+        if name.startswith(f"{word} "):
+            app.command(name.removeprefix(f"{word} "), help=entry.summary, rich_help_panel=panel)(lambda: None)
+    group = typer.main.get_command(app)
+    assert isinstance(group, CommandGroup)
+    group.prefix = f"{word} "
+    return group
+
+
+def _typer(completion: bool) -> typer.Typer:
+    return typer.Typer(
+        cls=CommandGroup,
+        rich_markup_mode="rich",
+        add_completion=completion,
+        context_settings={"help_option_names": ["--help", "-h"]},
     )
+
+
+def _root() -> Command:
+    app = _typer(completion=True)
 
     @app.callback(
         help="From raw text to a GPT that you trained, measured and can use.",
         epilog=_EPILOG,
     )
-    def _root(
+    def _options(
         version: Annotated[
             bool, typer.Option("--version", callback=_version, is_eager=True, metavar="", help="Show the version.")
         ] = False,
@@ -95,14 +144,19 @@ def _group() -> Command:
         pass
 
     for name, entry in _COMMANDS.items():
-        app.command(name, help=entry.summary, rich_help_panel=entry.panel)(lambda: None)
+        word, *more = name.split()
+        panel, summary = _GROUPS[word] if more else (entry.panel, entry.summary)
+        app.command(word, help=summary, rich_help_panel=panel)(lambda: None)
     return typer.main.get_command(app)
 
 
 def run(words: Sequence[str]) -> int:
     """Run `gpt` with the words after its name; returns the exit code."""
-    with Reporting(debug="--debug" in words or bool(os.environ.get("GPTCLI_DEBUG"))) as outcome:
-        code = _group().main(list(words) or ["--help"], prog_name="gpt", standalone_mode=False)
+    words = list(words) or ["--help"]
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
+    with Reporting(words[0], debug="--debug" in words or bool(os.environ.get("GPTCLI_DEBUG"))) as outcome:
+        code = _root().main(words, prog_name="gpt", standalone_mode=False)
         sys.stdout.flush()
         outcome.code = code if isinstance(code, int) else 0
     return outcome.code

@@ -40,7 +40,7 @@ class SettingsCommand(TyperCommand):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         ctx.meta[_SCAN] = found = scan(self.name or "", self.get_params(ctx), args)
-        ctx.meta[_SCAN + ".words"] = (self.name or "", *args)
+        ctx.meta[_SCAN + ".words"] = (*(self.name or "").split(), *args)
         return super().parse_args(ctx, found.args)
 
     def get_help_option(self, ctx: Context) -> Any:

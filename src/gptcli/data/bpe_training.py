@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -28,6 +30,8 @@ Stage = Literal["reading", "merging", "measuring"]
 _EVERY = 50  # one document in so many is held out
 _HELD_OUT_BYTES = 8_000_000  # enough to tell the third digit; what is beyond is trained on
 _LEAST_FREQUENCY = 2  # a pair that occurs once compresses nothing
+
+_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_END = 0.2, 2.0
 
 # The library keeps dozens of bytes for each character of a text while it splits it, so long texts come in pieces, cut
 # where the split cuts in any case (see `tokenizer.splits`).
@@ -90,7 +94,7 @@ def train_tokenizer(
                 raise UsageError("Standard input is not open.", "Give files.")
             sources = sources.with_standard_input(standard_input.keep(stdin, Path(kept), look_only=False))
         corpus = _Corpus(sources, settings.limit_documents, settings.limit_bytes, began, progress)
-        json_text = _trained(corpus.pieces(), settings.vocab_size, settings.split)
+        json_text = _interruptible(lambda: _trained(corpus.pieces(), settings.vocab_size, settings.split), corpus)
     tokenizer = Tokenizer(LibraryVocabulary(str(path), json_text, _end_of(json_text)))
     corpus.tell("measuring")
     held_out = "".join(corpus.held_out)
@@ -128,6 +132,7 @@ class _Corpus:
     documents: int = 0
     bytes: int = 0
     limited: bool = False
+    stopped: bool = False  # set from outside: nothing more is read
     held_out: list[str] = field(default_factory=list)
     _total_bytes: int | None = None
 
@@ -148,6 +153,8 @@ class _Corpus:
 
     def _counted(self, documents: Iterable[str]) -> Iterator[str]:
         for text in documents:
+            if self.stopped:
+                raise InterruptedError
             data = text.encode("utf-8")
             room = self.limit_bytes - self.bytes
             if len(data) > room:
@@ -186,6 +193,30 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[begin : cut.end()]
         begin = cut.end()
     yield text[begin:]
+
+
+def _interruptible(work: Callable[[], str], corpus: _Corpus) -> str:
+    """What `work` returns, done in a thread of its own: the library gives Ctrl-C no chance before it is through.
+
+    Interrupted while it reads `corpus` it ends in good order; while it merges it is left to end with the process.
+    """
+    future: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        while not wait([future], _SECONDS_BETWEEN_LOOKS).done:  # on Windows nothing interrupts a longer wait
+            pass
+    except BaseException:
+        corpus.stopped = True
+        wait([future], _SECONDS_TO_END)
+        raise
+    return future.result()
 
 
 def _trained(pieces: Iterator[str], vocab_size: int, split: Literal["gpt2", "gpt4"]) -> str:

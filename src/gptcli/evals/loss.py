@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from gptcli.data.batches import WindowReader
-from gptcli.data.order import Indices
+from gptcli.data.order import Indices, n_windows
 from gptcli.data.shards import Shards, open_shards
-from gptcli.errors import UsageError, UserError
+from gptcli.errors import UsageError
 from gptcli.evals.task import Measured, Progress, Scorer, Task
 from gptcli.inference.language_model import LanguageModel
 from gptcli.inference.load import ModelFacts
 from gptcli.inference.logprobs import target_logprobs
+from gptcli.model.config import GPTConfig
 from gptcli.settings import EvalSettings, data_folder
 from gptcli.tokenizer import Tokenizer
 
@@ -35,17 +36,12 @@ def validation_loss(
     its own tokens only. `limit` takes the first so many windows.
 
     Bits per byte relate the same loss to the text's bytes, so that models with different tokenizers compare; None where
-    the tokenizer is not known. Raises UserError for too few tokens, and for ids that the model does not have.
+    the tokenizer is not known. Raises UsageError for too few tokens, UserError for ids that the model does not have.
     """
     length = model.model.config.context_length
     reader = WindowReader(shards.split("val"), length, model.model.config.vocab_size)
+    check_length(model.model.config, shards)
     n = min(len(reader), limit or len(reader))
-    if n == 0:
-        raise UserError(
-            f"The validation split of {shards.folder} has {len(reader.stream):,} tokens; "
-            f"one window of this model takes {length + 1:,}.",
-            "Tokenize again with a larger --val-tokens.",
-        )
     sizes = bytes_of_tokens(model.tokenizer) if model.tokenizer else None
     per_batch = max(1, batch_tokens // length)
     nats, n_bytes = 0.0, 0
@@ -77,6 +73,17 @@ def _nats(model: LanguageModel, x: Indices, y: Indices) -> float:
     return -logprobs.cpu().double().sum().item()
 
 
+def check_length(config: GPTConfig, shards: Shards) -> None:
+    """Raise UsageError where the validation split is too short for one window of a model with this shape."""
+    tokens = len(shards.split("val"))
+    if n_windows(tokens, config.context_length) == 0:
+        raise UsageError(
+            f"The validation split of {shards.folder} has {tokens:,} tokens; "
+            f"one window of this model takes {config.context_length + 1:,}.",
+            "Tokenize again with a larger --val-tokens.",
+        )
+
+
 def check_same_tokenizer(model: ModelFacts, shards: Shards) -> None:
     """Raise UsageError where the ids of `shards` mean other tokens than those of `model`."""
     theirs, ours = shards.tokenizer_name, model.tokenizer
@@ -105,6 +112,7 @@ def _prepare_task(settings: EvalSettings) -> Scorer:
 
     def check(facts: ModelFacts) -> None:
         check_same_tokenizer(facts, shards)
+        check_length(facts.config, shards)
 
     def measure(model: LanguageModel, progress: Progress) -> Measured:
         return validation_loss(model, shards, settings.batch_tokens, settings.limit, progress)

@@ -39,7 +39,7 @@ class LibraryVocabulary(Vocabulary):
     def __init__(self, name: str, json_text: str, eot: int) -> None:
         """Raises UserError where `json_text` is no tokenizer that the library reads."""
         self.name, self.eot = name, eot
-        self.json_text: str = json_text
+        self._text = json_text
         self._content = parse(json_text, name)
         self._library = _load(_encoding_copy(self._content), name)
         self._library.encode_special_tokens = True  # as ordinary text, that is
@@ -52,6 +52,12 @@ class LibraryVocabulary(Vocabulary):
             for token in self._content["added_tokens"]
             if token.get("special")
         }
+        ordinary = [
+            token | {"id": tokens[token["content"]]}
+            for token in self._content["added_tokens"]
+            if not token.get("special")
+        ]
+        self.json_text: str = json.dumps(self._content | {"added_tokens": ordinary}, ensure_ascii=False)
         self.cuts: Cuts = "words" if _cuts_between_words(self._content) else "none"
 
     def encode(self, text: str) -> list[int]:
@@ -95,10 +101,10 @@ class LibraryVocabulary(Vocabulary):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
-        return self.json_text
+        return self._text
 
     def recipe(self) -> tuple[Callable[..., Vocabulary], tuple[Any, ...]]:
-        return LibraryVocabulary, (self.name, self.json_text, self.eot)
+        return LibraryVocabulary, (self.name, self._text, self.eot)
 
     @cached_property
     def _bytes_of(self) -> Callable[[int, str], bytes]:

@@ -16,7 +16,8 @@ from tiktoken_ext.openai_public import r50k_pat_str
 _GPT2_ORIGINAL = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2 = frozenset({_GPT2_ORIGINAL, str(r50k_pat_str)})
 
-# tiktoken's cl100k_base, and as Llama 3's tokenizer.json has it: the same pieces.
+# tiktoken's cl100k_base, and as Llama 3's tokenizer.json has it: the same pieces, but that tiktoken's takes white space
+# which ends a text whole, line breaks and all.
 GPT4 = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
     r"""|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""

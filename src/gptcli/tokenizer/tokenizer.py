@@ -99,7 +99,7 @@ class Tokenizer:
 
     @property
     def json_text(self) -> str | None:
-        """For a tokenizer.json its content."""
+        """For a tokenizer.json its content without the special tokens, which an engine would find in text."""
         return self.vocabulary.json_text
 
     @property

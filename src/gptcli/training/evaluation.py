@@ -75,16 +75,20 @@ class Evaluator:
         tokenizer = self.setup.tokenizer
         if tokenizer is None:
             return None
+        try:
+            prompt, prompt_ids = SAMPLE_PROMPT, tokenizer.encode(SAMPLE_PROMPT)
+        except UserError:  # it lacks a letter: from the start of a document, then
+            prompt, prompt_ids = "", [tokenizer.eot]
         with self.trainee.numerics.autocast(self.trainee.group.device):
             ids = complete(
                 self.trainee.model,
-                tokenizer.encode(SAMPLE_PROMPT),
+                prompt_ids,
                 vocab_size=tokenizer.vocab_size,
                 eot=tokenizer.eot,
                 max_new_tokens=SAMPLE_TOKENS,
                 seed=self.setup.settings.seed + step,
             )
-        return SAMPLE_PROMPT, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
+        return prompt, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
 
 
 @contextmanager

@@ -82,6 +82,11 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     length = settings.n_tokens or config.context_length
     windows_per_step = settings.total_batch_size // length
     train_windows = n_windows(len(shards.split("train")), length)
+    if train_windows == 0:
+        raise UsageError(
+            f"The training split has {len(shards.split('train')):,} tokens, too few for one sequence of {length}.",
+            "Tokenize more text, or train with a smaller --context-length.",
+        )
     steps = run_steps(settings, train_windows, windows_per_step)
     warmup, warmup_note = run_warmup(settings, steps)
     notes += [warmup_note] if warmup_note else []
@@ -259,12 +264,16 @@ def describe(setup: Setup, parameters: int, processes: int) -> dict[str, str]:
     config, settings = setup.config, setup.settings
     steps_per_epoch = setup.train_windows / setup.windows_per_step
     return {
-        "Model": f"{parameters:,} parameters: {config.n_layers} layers, {config.n_heads} heads, "
+        "Model": f"{parameters:,} parameters: {_count(config.n_layers, 'layer')}, {_count(config.n_heads, 'head')}, "
         f"width {config.emb_dim}, context {config.context_length}, vocabulary {config.vocab_size:,}",
         "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on, "
         f"{len(setup.shards.split('val')):,} to validate",
         "Batch": f"{settings.n_batches} × {setup.length} tokens × {setup.accumulation(processes)} accumulated × "
         f"{processes} process{'es' if processes > 1 else ''} = {setup.tokens_per_step:,} tokens a step",
-        "Length": f"{setup.steps:,} steps, {setup.steps * setup.tokens_per_step:,} tokens, "
+        "Length": f"{_count(setup.steps, 'step')}, {setup.steps * setup.tokens_per_step:,} tokens, "
         f"{setup.steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,.1f} steps",
     }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
