@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from gptcli.data import slices as slicing
-from gptcli.data.formats import fault_of, slices_of
+from gptcli.data.bundling import bundled, placed
+from gptcli.data.formats import fault_of
 from gptcli.data.local_files import expand, sampled_sha256
 from gptcli.data.remote_file import RemoteFile
 from gptcli.data.retries import Told
-from gptcli.data.slices import BEGINNING, Bundle, Cursor, Cuts, Reading, Slice
+from gptcli.data.slices import BEGINNING, Bundle, Cursor, Cuts, Reading
 from gptcli.data.standard_input import StandardInput
 from gptcli.errors import Fault, raise_if
 from gptcli.settings import TokenizeSettings
@@ -28,7 +28,6 @@ from gptcli.settings import TokenizeSettings
 STANDARD_INPUT = "-"
 
 _LISTED_FILES = 1000  # in the manifest by name; more of them as one checksum
-_BUNDLED_SLICES = 1000
 
 
 @dataclass(frozen=True)
@@ -147,19 +146,12 @@ class Sources:
         """
         files = self._files[start.file :]
         with closing(_fetched(files, cache, told)) as paths:
-            bundle: list[tuple[Slice, str, Reading, Cursor]] = []
-            for number, (file, path) in enumerate(zip(files, paths, strict=True), start.file):
-                reading = replace(file.reading, cuts=cuts)
-                skip = start.slice if number == start.file else 0
-                for each, whole_file in _slices(path, reading, cache):
-                    if each.at >= skip:
-                        item = (each.slice, file.name, reading, Cursor(number, each.at))
-                        if bundle and not (whole_file and _fits(bundle, each.slice, reading)):
-                            yield _bundle(bundle)
-                            bundle = []
-                        bundle.append(item)
-            if bundle:
-                yield _bundle(bundle)
+            yield from bundled(
+                each
+                for number, (file, path) in enumerate(zip(files, paths, strict=True), start.file)
+                for each in placed(path, file.name, replace(file.reading, cuts=cuts), number, cache)
+                if each.at >= start
+            )
 
     def documents(self) -> Generator[str]:
         """Every document. Raises UserError for one that can't be read."""
@@ -202,7 +194,7 @@ def open_source(settings: TokenizeSettings, told: Told | None = None) -> Sources
     if not settings.sources:
         return Sources((_dataset(settings, reading, told),))
     faults: list[Fault] = []
-    seen: set[Path | str] = set()
+    seen: set[str] = set()
     origins = [_origin(argument, reading, seen, faults, told) for argument in settings.sources]
     for origin in origins:
         if isinstance(origin, LocalFiles):
@@ -217,9 +209,7 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nrt\\])", lambda match: meanings[match[1]], text)
 
 
-def _origin(
-    argument: str, reading: Reading, seen: set[Path | str], faults: list[Fault], told: Told | None
-) -> Origin | None:
+def _origin(argument: str, reading: Reading, seen: set[str], faults: list[Fault], told: Told | None) -> Origin | None:
     if argument == STANDARD_INPUT:
         if argument in seen:
             return None
@@ -229,8 +219,9 @@ def _origin(
         return RemoteFiles({"address": argument}, reading, lambda: _address_files(argument, told))
     files = []
     for path in expand(argument, faults):
-        if path.resolve() not in seen:
-            seen.add(path.resolve())
+        whole = os.path.realpath(path)
+        if whole not in seen:
+            seen.add(whole)
             files.append(path)
     return LocalFiles(tuple(files), reading) if files else None
 
@@ -249,40 +240,6 @@ def _address_files(address: str, told: Told | None) -> list[RemoteFile]:
     from gptcli.data.remote import address_files  # fsspec takes a tenth of a second
 
     return address_files(address, told)
-
-
-@dataclass(frozen=True)
-class _Numbered:
-    slice: Slice
-    at: int
-
-
-def _slices(path: Path, reading: Reading, cache: Path) -> Iterator[tuple[_Numbered, bool]]:
-    """The slices of a file, numbered, and whether one is the whole file and small."""
-    with closing(_closing(slices_of(path, reading, cache))) as found:
-        before: Slice | None = None
-        number = -1
-        for number, each in enumerate(found):
-            if before is not None:
-                yield _Numbered(before, number - 1), False
-            before = each
-        if before is not None:
-            yield _Numbered(before, number), number == 0 and before.bytes < slicing.SLICE_BYTES
-
-
-def _closing(found: Iterator[Slice]) -> Generator[Slice]:
-    yield from found
-
-
-def _fits(bundle: list[tuple[Slice, str, Reading, Cursor]], after: Slice, reading: Reading) -> bool:
-    size = sum(each.bytes for each, *_ in bundle) + after.bytes
-    first = bundle[0]
-    small = first[0].begins_file and first[0].bytes < slicing.SLICE_BYTES
-    return small and first[2] == reading and len(bundle) < _BUNDLED_SLICES and size <= slicing.SLICE_BYTES
-
-
-def _bundle(items: list[tuple[Slice, str, Reading, Cursor]]) -> Bundle:
-    return Bundle(tuple(item[0] for item in items), tuple(item[1] for item in items), items[0][2], items[0][3])
 
 
 def _fetched(files: list[_File], cache: Path, told: Told | None) -> Generator[Path]:
