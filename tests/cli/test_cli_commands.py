@@ -1,10 +1,9 @@
-"""What tokenize, eval, generate and plot print, and where."""
+"""What eval, generate and plot print, and where."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,44 +12,7 @@ import pytest
 
 from gptcli.cli.eval import aligned
 from gptcli.errors import UserError
-from gptcli.settings import EvalSettings, PlotSettings, TokenizeSettings
-
-
-@dataclass
-class FakeSummary:
-    folder: Path = Path("data/books")
-    documents: int = 3
-    tokens: int = 100
-    bytes: int = 400
-    train_tokens: int = 90
-    val_tokens: int = 10
-    shards: int = 2
-    seconds: float = 2.0
-    already_done: bool = False
-    moved_to: Path | None = Path("data/books.1")
-
-
-def test_tokenize_tells_its_folder_first_and_its_summary_last(gpt: Any, stub: Any) -> None:
-    def tokenize(settings: TokenizeSettings, progress: Any) -> FakeSummary:
-        progress(
-            SimpleNamespace(
-                documents=2, bytes=2_000_000, tokens=50, total_bytes=4_000_000, shard="val_000000.npy", seconds=1.0
-            )
-        )
-        return FakeSummary()
-
-    stub("gptcli.data.pipeline", tokenize=tokenize)
-    result = gpt("tokenize", "books.txt", "--local-dir", "books")
-    first, progress, note, last = result.err.splitlines()
-    assert first == f"Folder: {Path('data/books')}"
-    assert progress == "2 documents  2.0 MB  50 tokens/s  2.0 MB/s  val_000000.npy  0:01 left"
-    assert "3 documents, 100 tokens (90 train, 10 validation) in 2 shards" in last
-    assert note == f"note: what was in {Path('data/books')} now lies in {Path('data/books.1')}"
-    assert result.out == ""
-    document = json.loads(gpt("tokenize", "--json").out)
-    assert document["tokens_per_second"] == 50.0
-    assert document["already_done"] is False
-    assert document["folder"] == str(Path("data/books"))
+from gptcli.settings import EvalSettings, PlotSettings
 
 
 class FakeModel:
