@@ -27,13 +27,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gptcli.data import assembly, executor, pipeline, slices
+from gptcli.data import assembly, executor, output, pipeline, slices
 from gptcli.data import encoder as encoder_module
 from gptcli.data.assembly import Progress, Summary
 from gptcli.data.encoder import BulkEncoder, MismatchError
 from gptcli.data.executor import LocalProcesses
 from gptcli.data.formats.source import Held
-from gptcli.data.local_files import sampled_sha256
 from gptcli.data.locks import FolderLock
 from gptcli.data.manifest import Manifest
 from gptcli.data.pipeline import tokenize, verify
@@ -106,6 +105,7 @@ def test_shards_are_cut_as_promised_however_the_tokens_come_and_wherever_the_wri
         writer.close()
         return
     records = writer.finish()
+    output.finish(folder)
     parts = cut(ids, shard_size, val_tokens)
     assert [record.name for record in records] == list(parts)
     assert {path.name for path in folder.iterdir()} == set(parts)
@@ -140,11 +140,11 @@ def test_a_writer_that_dies_while_it_finishes_is_made_up_for(tmp_path: Path, tot
         with contextlib.suppress(KeyboardInterrupt):
             writer.finish()
     writer.close()
-    if calls > dies_at:
-        assert before.keys() <= {path.name for path in tmp_path.iterdir()}
-        again = ShardWriter(tmp_path, "uint16", 10, None, known)
-        again.append(ids[again.tokens :])
-        again.finish()
+    assert before.keys() <= {path.name for path in tmp_path.iterdir()}
+    again = ShardWriter(tmp_path, "uint16", 10, None, known)
+    again.append(ids[again.tokens :])
+    again.finish()
+    output.finish(tmp_path)
     stored = {path.name: np.load(path).tolist() for path in tmp_path.iterdir()}
     assert stored == {name: part.tolist() for name, part in cut(ids, 10, None).items()}
 
@@ -192,7 +192,7 @@ def test_the_manifest_tells_what_lies_there_and_from_what(tmp_path: Path) -> Non
     assert manifest.format_version == 1
     assert manifest.dtype == "uint16"
     assert manifest.tokenizer.sha256 == get_tokenizer("gpt2").sha256
-    checksum = sampled_sha256(path)
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest.sources == (
         {"files": [{"path": path.as_posix(), "bytes": path.stat().st_size, "sha256": checksum}]},
     )
@@ -314,15 +314,15 @@ def test_a_difference_between_the_engines_falls_back_where_asked_to(
     assert all_files(tmp_path / "out") == all_files(tmp_path / "right")
 
 
-def monkeypatch_gigatoken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have gigatoken, after the probes, give a wrong id at the beginning of every text."""
+def monkeypatch_gigatoken(monkeypatch: pytest.MonkeyPatch, after: int = 1) -> list[int]:
+    """Have gigatoken, after so many calls (the first is of the probes), give a wrong id at the beginning of texts."""
     calls: list[int] = []
     right = BulkEncoder._by_gigatoken
 
     def wrong(self: BulkEncoder, data: Any, ends: Any) -> Any:
         ids, id_ends = right(self, data, ends)
         calls.append(1)
-        if len(calls) > 1:
+        if len(calls) > after:
             ids = ids.copy()
             ids[np.concatenate(([0], id_ends[:-1]))[np.diff(id_ends, prepend=0) > 0]] ^= 1
         return ids, id_ends
@@ -331,20 +331,16 @@ def monkeypatch_gigatoken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("cuts_in", ["none", "words"])
-def test_of_a_long_text_the_beginning_is_looked_at(cuts_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cuts", ["none", "words"])
+def test_of_a_long_text_the_beginning_is_looked_at_or_all_of_it(cuts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = BulkEncoder(get_tokenizer("gpt2"), "gigatoken")
     text = ("words and words " * 2000).encode()
     begins = np.ones(1, dtype=bool)
+    monkeypatch.setattr(encoder.tokenizer, "cuts", cuts)
     encoder.encode(text, np.array([len(text)]), begins)
-    calls = monkeypatch_gigatoken(monkeypatch)
-    calls.append(1)
-    monkeypatch.setattr(encoder.tokenizer, "cuts", cuts_in)
-    if cuts_in == "none":  # there is no beginning whose ids are known to be the same
+    monkeypatch_gigatoken(monkeypatch, after=0)
+    with pytest.raises(MismatchError):
         encoder.encode(text, np.array([len(text)]), begins)
-    else:
-        with pytest.raises(MismatchError):
-            encoder.encode(text, np.array([len(text)]), begins)
 
 
 @pytest.mark.parametrize("character", ["a", " ", "\n", "!", "é"])
@@ -812,6 +808,75 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_bytes_of_an_uninterrup
     continued = run(tmp_path, path, tmp_path / "b.txt", shard_size=4000).continued
     assert all_files(tmp_path / "out") == expected
     assert finished or continued
+
+
+@pytest.mark.parametrize("shard_size", [2000, 40_000])  # the shards as they come; and pieces that are cut anew
+@pytest.mark.parametrize("method", ["unlink", "write", "finish"])
+def test_a_call_that_is_cut_off_at_its_very_end_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_size: int, method: str
+) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", [f"{number} words " * 90 for number in range(500)])
+    run(tmp_path, path, out="whole", shard_size=shard_size)
+    owner = {"unlink": Path, "write": Manifest, "finish": output}[method]
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise SystemExit  # no Exception: as if the process ended here
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, cut_off)
+        patch.setattr(pipeline, "_leave", lambda *_: None)
+        with pytest.raises(SystemExit):
+            run(tmp_path, path, shard_size=shard_size)
+    again = run(tmp_path, path, shard_size=shard_size)
+    assert again.already_done == (method != "write")
+    assert all_files(tmp_path / "out") == all_files(tmp_path / "whole")
+
+
+def interrupted(tmp_path: Path, path: Path, after_tokens: int, **options: Any) -> None:
+    def interrupt(at: Progress) -> None:
+        if at.tally.tokens >= after_tokens:
+            raise KeyboardInterrupt
+
+    settings = TokenizeSettings(sources=(str(path),), local_dir=str(tmp_path / "out"), **options)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(settings, interrupt)
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_a_mistaken_option_costs_no_shard(tmp_path: Path) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", ["word " * 1000] * 30)
+    interrupted(tmp_path, path, 9000, shard_size=1000, tokenizer_model="bytes")
+    before = all_files(tmp_path / "out")
+    with pytest.raises(UsageError, match="--engine tiktoken can't read"):
+        run(tmp_path, path, shard_size=1000, tokenizer_model="bytes", engine="tiktoken")
+    assert all_files(tmp_path / "out") == before
+    assert run(tmp_path, path, shard_size=1000, tokenizer_model="bytes").continued >= 9000
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_of_a_long_text_that_may_have_to_be_skipped_no_half_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"some words " * 5000 + b"\xff|the second")
+    interrupted(tmp_path, tmp_path / "a.txt", 3000, shard_size=1000, separator="|")
+    with pytest.raises(UsageError, match=r"--on-error default \(now 'skip'\)"):
+        run(tmp_path, tmp_path / "a.txt", shard_size=1000, separator="|", on_error="skip")
+
+
+@pytest.mark.usefixtures("small_slices")
+def test_shards_of_an_engine_that_erred_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", [f"{number} word " * 100 for number in range(100)])
+    calls = monkeypatch_gigatoken(monkeypatch, after=8)
+    with pytest.raises(MismatchError):
+        run(tmp_path, path, shard_size=100)
+    assert len(calls) == 9
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_place_of_a_tokenizer_file_does_not_count(tmp_path: Path) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", TEXTS)
+    for name in ("one.json", "two.json"):
+        (tmp_path / name).write_text(get_tokenizer("gpt2").to_json(), encoding="utf-8")
+    run(tmp_path, path, tokenizer_model=str(tmp_path / "one.json"))
+    assert run(tmp_path, path, tokenizer_model=str(tmp_path / "two.json")).already_done
 
 
 @pytest.mark.parametrize("change", ["content", "option", "tokenizer"])

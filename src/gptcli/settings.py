@@ -120,7 +120,9 @@ class TokenizeSettings(CommandSettings):
         "Output",
         ge=0,
     )
-    fresh: bool = option(False, "Move what is in the folder aside and start again.", "Output")
+    fresh: bool = option(
+        False, "Move the tokens in the folder aside and start again; unfinished ones are removed.", "Output"
+    )
     workers: Count | None = option(None, "Processes that encode. Default: one for each core.", "Run", ge=1)
     engine: Literal["auto", "gigatoken", "tiktoken"] = option(
         "auto", "What encodes: auto takes gigatoken, checked against tiktoken, where it can read the tokenizer.", "Run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,17 @@ GPT2_VOCABULARIES = range(50_257, 50_305)  # GPT-2's vocabulary, as it is and pa
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int | None = None) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into `folder`."""
-    (folder / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")
+    _write(folder / TOKENIZER, tokenizer.to_json())
     config = json.dumps(_config(tokenizer, context_length), indent=2, ensure_ascii=False) + "\n"
-    (folder / TOKENIZER_CONFIG).write_text(config, encoding="utf-8", newline="\n")
+    _write(folder / TOKENIZER_CONFIG, config)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file, and bring it to the disk: what is written next may say that it is there."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:

@@ -72,8 +72,8 @@ def test_standard_input_is_read(gpt: Any, monkeypatch: pytest.MonkeyPatch) -> No
 def test_progress_tells_rates_of_this_call_and_the_time_left() -> None:
     before = Tally(documents=10, bytes=10**6, tokens=200_000, source_bytes=500_000)
     tally = Tally(documents=1234, bytes=5 * 10**6, tokens=10**6, source_bytes=1_500_000)
-    progress = Progress(tally, before, 3_500_000, "train_000002.npy", 2.0)
+    progress = Progress(tally, before, 3_500_000, 1.5 / 3.5, 0.5 / 3.5, "train_000002.npy", 2.0)
     told = "1,234 documents  5.0 MB  400k tokens/s  2.0 MB/s  train_000002.npy"
     assert figures(progress) == f"{told}  0:04 left"
-    assert figures(replace(progress, total_bytes=None)) == told
+    assert figures(replace(progress, total_bytes=None, share=None)) == told
     assert "collecting characters" in figures(replace(progress, stage="collecting characters"))

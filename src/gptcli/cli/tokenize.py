@@ -34,7 +34,7 @@ def run(settings: TokenizeSettings, call: Call) -> int:
     folder = data_folder(settings.local_dir)
     report.say(f"Folder: {folder}")
     with watching() as progress:
-        summary = tokenize(settings, progress, stdin=sys.stdin.buffer, told=_note)
+        summary = tokenize(settings, progress, stdin=getattr(sys.stdin, "buffer", None), told=_note)
     if summary.moved_to:
         _note(f"what was in {folder} now lies in {summary.moved_to}")
     if summary.fell_back:
@@ -132,8 +132,8 @@ def watching() -> Iterator[Callable[[Progress], None]]:
         task = drawn.add_task("", total=None, text="")
 
         def move(progress: Progress) -> None:
-            done = progress.tally.source_bytes
-            drawn.update(task, total=progress.total_bytes, completed=done, text=figures(progress))
+            total = None if progress.share is None else 1.0
+            drawn.update(task, total=total, completed=progress.share or 0.0, text=figures(progress))
 
         yield move
 
@@ -148,7 +148,7 @@ def figures(progress: Progress) -> str:
         parts += [f"{short((tally.tokens - before.tokens) / seconds)} tokens/s", rates, progress.shard]
     else:
         parts += [progress.stage, rates]
-    new = tally.source_bytes - before.source_bytes
-    if progress.total_bytes and new:
-        parts.append(f"{duration(seconds * (progress.total_bytes - tally.source_bytes) / new)} left")
+    if progress.share and progress.share > progress.began_at:
+        left = seconds * (1 - min(progress.share, 1)) / (progress.share - progress.began_at)
+        parts.append(f"{duration(left)} left")
     return "  ".join(part for part in parts if part)

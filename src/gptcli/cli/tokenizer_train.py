@@ -26,7 +26,7 @@ def run(settings: TokenizerTrainSettings, call: Call) -> int:
     from gptcli.data.bpe_training import train_tokenizer
 
     with watching() as progress:
-        trained = train_tokenizer(settings, progress, stdin=sys.stdin.buffer)
+        trained = train_tokenizer(settings, progress, stdin=getattr(sys.stdin, "buffer", None))
     for note in notes(trained):
         report.say(f"note: {note}", "yellow")
     if call.json:

@@ -19,9 +19,9 @@ from gptcli.data.manifest import Manifest, TokenizerRecord, Totals
 from gptcli.data.retries import Told
 from gptcli.data.sources import Sources
 from gptcli.data.tally import LocatedProblem, Tally
-from gptcli.data.writer import ShardWriter, check_room
+from gptcli.data.writer import NothingToTrainOnError, ShardWriter, check_room
 from gptcli.distributed.runtime import n_cores
-from gptcli.errors import UsageError, UserError
+from gptcli.errors import UserError
 from gptcli.settings import TokenizeSettings
 from gptcli.tokenizer import Tokenizer, chars_tokenizer
 from gptcli.tokenizer_files import save_tokenizer
@@ -36,12 +36,15 @@ _ALONE_BYTES_OTHERS = 128 * 2**20
 class Progress:
     """How far it is. `tally` counts all, `before` what an earlier call had done, `seconds` are those of this one.
 
-    total_bytes: of the sources, as `tally.source_bytes`; None where unknown. stage: what is being done.
+    total_bytes: of the sources, as `tally.source_bytes`; None where unknown. share: what is done of all there is to do;
+    None where unknown. began_at: the share at which this call began. stage: what is being done.
     """
 
     tally: Tally
     before: Tally
     total_bytes: int | None
+    share: float | None
+    began_at: float
     shard: str
     seconds: float
     stage: str = "encoding"
@@ -115,7 +118,7 @@ class Assembly:
         self._told = told
         self._listener = listener
         self._limits = Limits(settings.limit_documents, settings.limit_tokens)
-        self._started = time.monotonic()
+        self._started = self._began_encoding = time.monotonic()
         self._tally = self._continued = Tally()
         self._total_bytes: int | None = None
         self._itemsize = 2
@@ -134,6 +137,7 @@ class Assembly:
         if tokenizer is None:
             characters = characters or self._characters()
             tokenizer = chars_tokenizer(characters)
+            self._began_encoding = time.monotonic()
         job = Encoding(tokenizer, settings.engine)
         self._itemsize = job.dtype.itemsize
         journal = (journal or Journal(sources=(), options={}, tokenizer=TokenizerRecord.of(tokenizer))).model_copy(
@@ -146,7 +150,7 @@ class Assembly:
             continued = writer.tokens
             self._assemble(writer, journal, job)
             if self._tally.bytes == 0:
-                raise UsageError("The sources hold no text.", "Give files that are not empty.")
+                raise NothingToTrainOnError("The sources hold no text.", "Give files that are not empty.")
             shards = writer.finish()
         if not tokenizer.is_packaged:
             save_tokenizer(folder, tokenizer)
@@ -212,7 +216,7 @@ class Assembly:
                 if self._limits.reached(tally):
                     break
         if not distinct:
-            raise UsageError("The sources hold no text.", "Give files that are not empty.")
+            raise NothingToTrainOnError("The sources hold no text.", "Give files that are not empty.")
         return "".join(sorted(distinct))
 
     def _processes(self, engine: str) -> Executor:
@@ -222,7 +226,10 @@ class Assembly:
     def _tell(self, shard: str, tally: Tally | None = None, stage: str = "encoding") -> None:
         if self._listener:
             at = tally or self._tally
-            self._listener(Progress(at, self._continued, self._total_bytes, shard, self._seconds, stage))
+            total = self._total_bytes
+            share, began_at = self._limits.share(at, total), self._limits.share(self._continued, total) or 0.0
+            seconds = time.monotonic() - self._began_encoding
+            self._listener(Progress(at, self._continued, total, share, began_at, shard, seconds, stage))
 
     def _room(self, piece: int) -> None:
         """Check that there is room for a piece of so many bytes, or for all that is left where that is less."""

@@ -6,6 +6,7 @@ The ids are the same. That is not believed but looked at: on probes at the start
 from __future__ import annotations
 
 import base64
+import mmap
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,6 @@ _SCHEMES = {"gpt2": "gpt2", "r50k_base": "gpt2", "cl100k_base": "gpt4", "o200k_b
 _CACHE_BYTES = 192 * 2**20
 _TOKENS_UNTIL_RENEWAL = 40_000_000  # where the memory of the process can't be seen
 _STATM = Path("/proc/self/statm")
-_PAGE = 4096
 
 _SAMPLE_BYTES = 8192  # of a slice of 4 MiB, so that tiktoken, some twenty times slower, takes a few hundredths of time
 
@@ -47,6 +47,7 @@ class MismatchError(UserError):
     """gigatoken and the tokenizer itself differ on a text. `text` is its number within what was encoded."""
 
     def __init__(self, text: int, excerpt: str, where: str = "") -> None:
+        self.where = where
         super().__init__(
             f"gigatoken's ids are not the tokenizer's own for the document that begins {excerpt!r}{where}.",
             "Start again with --engine tiktoken, or with --on-mismatch fall-back; and please report the document.",
@@ -54,12 +55,12 @@ class MismatchError(UserError):
         self.text = text
         self.excerpt = excerpt
 
-    def __reduce__(self) -> tuple[type[MismatchError], tuple[int, str]]:
-        return MismatchError, (self.text, self.excerpt)
+    def __reduce__(self) -> tuple[type[MismatchError], tuple[int, str, str]]:
+        return MismatchError, (self.text, self.excerpt, self.where)
 
-    def located(self, path: Path) -> MismatchError:
+    def located(self, name: str) -> MismatchError:
         """The same, with the file in which the document stands."""
-        return MismatchError(self.text, self.excerpt, f" in {path}")
+        return MismatchError(self.text, self.excerpt, f" in {name}")
 
 
 class BulkEncoder:
@@ -117,10 +118,8 @@ class BulkEncoder:
         if self._gigatoken is not None:
             try:
                 ids, id_ends = self._by_gigatoken(data, ends)
-            except Exception:  # noqa: BLE001 - whatever it stumbles over, the tokenizer itself has the last word
-                return self.tokenizer.encode_texts(data, ends)
-            except BaseException as error:
-                if type(error).__name__ != "PanicException":  # of Rust; the class can't be imported
+            except BaseException as error:  # whatever it stumbles over, the tokenizer itself has the last word
+                if not _is_failure(error):
                     raise
                 return self.tokenizer.encode_texts(data, ends)
             self._check(data, ends, ids, id_ends)
@@ -151,17 +150,18 @@ class BulkEncoder:
         if not ends.size:
             return
         text = int(ends[-1]) % ends.size
+        if self.tokenizer.cuts == "none":  # only whole texts can be compared: the shortest of those that are not empty
+            sizes = np.diff(ends, prepend=0)
+            text = int(np.argmin(np.where(sizes > 0, sizes, np.iinfo(np.int64).max)))
         start, end = int(ends[text - 1]) if text else 0, int(ends[text])
         id_start, id_end = int(id_ends[text - 1]) if text else 0, int(id_ends[text])
-        sample = bytes(data[start : min(end, start + _SAMPLE_BYTES)])
-        whole = start + len(sample) == end
-        if not whole:
-            cut = last_inside_document(sample, self.tokenizer.cuts)
-            if cut is None:
-                return
-            sample = sample[:cut]
+        if end - start > _SAMPLE_BYTES and self.tokenizer.cuts != "none":
+            # A long text that can be cut nowhere is a run of something, as the probes are.
+            cut = last_inside_document(bytes(data[start : start + _SAMPLE_BYTES]), self.tokenizer.cuts)
+            end, id_end = start + (cut or 0), -1
+        sample = bytes(data[start:end])
         expected, _ = self.tokenizer.encode_texts(sample, np.array([len(sample)]))
-        found = ids[id_start : id_end if whole else id_start + expected.size]
+        found = ids[id_start : id_start + expected.size if id_end < 0 else id_end]
         if not np.array_equal(expected, found):
             raise MismatchError(text, sample[:60].decode("utf-8", errors="replace"))
 
@@ -170,12 +170,18 @@ class BulkEncoder:
         data, ends = b"".join(texts), np.cumsum([len(text) for text in texts])
         try:
             ids, id_ends = self._by_gigatoken(data, ends)
-        except (RuntimeError, ValueError, TypeError, AttributeError):
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
             return False
         expected, expected_ends = self.tokenizer.encode_texts(data, ends)
         return np.array_equal(ids, expected) and np.array_equal(id_ends, expected_ends)
 
     def _used_up(self) -> bool:
+        import gigatoken
+
+        if hasattr(gigatoken, "set_max_cache_bytes"):
+            return self._gigatoken is None
         if self._resident:
             return _resident_bytes() > self._resident + _CACHE_BYTES
         return self._tokens_left <= 0
@@ -185,6 +191,11 @@ class BulkEncoder:
         self._gigatoken = _load_gigatoken(self.tokenizer)
         self._tokens_left = _TOKENS_UNTIL_RENEWAL
         self._resident = _resident_bytes()
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether it failed, and is not to end: a panic of Rust is no Exception, and its class can't be imported."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
 def _own_engine(tokenizer: Tokenizer) -> str:
@@ -197,7 +208,7 @@ def _own_engine(tokenizer: Tokenizer) -> str:
 def _resident_bytes() -> int:
     """What this process holds in memory; 0 where the system doesn't tell."""
     try:
-        return int(_STATM.read_text().split()[1]) * _PAGE
+        return int(_STATM.read_text().split()[1]) * mmap.PAGESIZE
     except OSError:
         return 0
 
@@ -219,7 +230,9 @@ def _load_gigatoken(tokenizer: Tokenizer) -> Any:
             path = Path(folder) / "ranks.tiktoken"
             path.write_bytes(_rank_file(tokenizer.ranks or {}))
             return gigatoken.Tokenizer.from_tiktoken(path, scheme, {})
-    except (ImportError, OSError, ValueError, RuntimeError, TypeError):
+    except BaseException as error:
+        if not _is_failure(error):
+            raise
         return None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gptcli.data.bundling import read_texts
 from gptcli.data.encoder import BulkEncoder, Ends, Engine, MismatchError
 from gptcli.data.shard_format import Ids
 from gptcli.data.slices import Bundle, Texts
@@ -60,14 +61,14 @@ class _EncodingWith:
 
     def __call__(self, bundle: Bundle) -> Encoded:
         """Read and encode. Raises MismatchError, and what reading raises."""
-        read = [part.part.read(bundle.reading) for part in bundle.slices]
+        read = read_texts(bundle)
         texts = _joined(read)
         try:
             ids, id_ends = self._encoder.encode(texts.data, texts.ends, texts.begins)
         except MismatchError as error:
             counts = np.cumsum([each.ends.size for each in read])
             slice_number = int(np.searchsorted(counts, error.text, side="right"))
-            raise error.located(bundle.slices[slice_number].path) from error
+            raise error.located(bundle.names[slice_number]) from error
         return Encoded(
             ids=ids,
             id_ends=id_ends,
@@ -97,7 +98,7 @@ class CollectingCharacters:
 
 
 def _characters(bundle: Bundle) -> Characters:
-    read = [part.part.read(bundle.reading) for part in bundle.slices]
+    read = read_texts(bundle)
     texts = _joined(read)
     points = np.frombuffer(bytes(texts.data).decode().encode("utf-32-le"), dtype=np.uint32)
     seen = np.zeros(0x110000, dtype=bool)

@@ -18,12 +18,14 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar
 
 from gptcli.data.slices import Bundle
+from gptcli.distributed.runtime import one_thread_each
 from gptcli.errors import UserError
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 _BUNDLES_PER_WORKER = 3
+_MOST_WORKERS = 61 if os.name == "nt" else 10_000  # Windows waits for no more processes than that
 
 
 class Job(Protocol[R_co]):
@@ -47,7 +49,7 @@ class LocalProcesses:
     """
 
     def __init__(self, workers: int) -> None:
-        self.workers = workers
+        self.workers = min(workers, _MOST_WORKERS)
 
     def run(self, bundles: Iterator[Bundle], job: Job[R]) -> Generator[tuple[Bundle, R]]:
         """See Executor. Raises UserError when a process dies."""
@@ -101,6 +103,7 @@ def _start_worker(job: Job[Any]) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    one_thread_each()
     _work = job.prepare()
 
 

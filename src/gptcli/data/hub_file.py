@@ -33,6 +33,11 @@ class HubFile(RemoteFile):
     commit: str
     path: str
 
+    @property
+    def place(self) -> str:
+        """The address without the commit: another commit may hold the same file."""
+        return self.address.replace(f"@{self.commit}", "")
+
     def fetch(self, cache: Path, told: Told | None = None, retries: Retries = RETRIES) -> Path:
         """The file in the Hub's own cache, whatever `cache` is. Raises as RemoteFile says.
 

@@ -48,10 +48,9 @@ def differences(
         if options.get(name) != now[name]
     ]
     name = tokenizer.name if tokenizer else CHARACTERS
-    if record.name != name:
-        found.append(f"the tokenizer '{record.name}' (now '{name}')")
-    elif tokenizer and record.sha256 != tokenizer.sha256:
-        found.append(f"another tokenizer of the name '{name}'")
+    if record.sha256 != tokenizer.sha256 if tokenizer else record.name != CHARACTERS:
+        is_named = record.name != name
+        found.append(f"the tokenizer '{record.name}' (now '{name}')" if is_named else f"another tokenizer '{name}'")
     return found + sources.differences(recorded, ask=ask)
 
 

@@ -48,6 +48,11 @@ class Limits:
         full = n_ids < encoded.ids.size or (self.tokens is not None and so_far.tokens + n_ids >= self.tokens)
         return Taken(ids, int(begun), size, full)
 
+    def share(self, tally: Tally, total_bytes: int | None) -> float | None:
+        """Of all that is to be taken, what `tally` has; None where nobody knows."""
+        parts = [(tally.source_bytes, total_bytes), (tally.documents, self.documents), (tally.tokens, self.tokens)]
+        return max((done / whole for done, whole in parts if whole), default=None)
+
     def reached(self, tally: Tally) -> bool:
         """Whether no more is needed."""
         return (self.documents is not None and tally.documents > self.documents) or (

@@ -7,27 +7,33 @@ import os
 import re
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from gptcli.data.formats import KINDS, is_known
 from gptcli.errors import Fault, nearest
 
 _MAGIC = re.compile(r"[*?\[]")
-_SAMPLED_BYTES = 2**20  # of a file's content, for its checksum
+_WHOLE_BYTES = 2**20  # up to here all of a file goes into its checksum
+_PIECES = 64
 
 
-def sampled_sha256(path: Path) -> str:
-    """A checksum of a file by its size and content: of all of it up to 1 MiB, beyond that of 64 pieces all over it."""
-    pieces = 64
-    size = path.stat().st_size
-    digest = hashlib.sha256(b"%d\n" % size)
+def identity(path: Path) -> dict[str, JsonValue]:
+    """What tells one content of a file from another: its size and checksum.
+
+    Beyond 1 MiB the checksum is of 64 pieces all over it, and the time of its last change, in nanoseconds, tells of
+    what lies between them.
+    """
+    state = path.stat()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        if size <= _SAMPLED_BYTES:
+        if state.st_size <= _WHOLE_BYTES:
             digest.update(file.read())
-            return digest.hexdigest()
-        length = _SAMPLED_BYTES // pieces
-        for number in range(pieces):
-            file.seek((size - length) * number // (pieces - 1))
+            return {"bytes": state.st_size, "sha256": digest.hexdigest()}
+        length = _WHOLE_BYTES // _PIECES
+        for number in range(_PIECES):
+            file.seek((state.st_size - length) * number // (_PIECES - 1))
             digest.update(file.read(length))
-    return digest.hexdigest()
+    return {"bytes": state.st_size, "sampled_sha256": digest.hexdigest(), "changed_ns": state.st_mtime_ns}
 
 
 def expand(argument: str, faults: list[Fault]) -> list[Path]:

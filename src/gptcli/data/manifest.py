@@ -84,7 +84,7 @@ class Manifest(_Part):
     @property
     def fingerprint(self) -> str:
         """sha256 over what the tokens are: tokenizer, dtype, the shards' contents; not sources or file names."""
-        tokenizer = self.tokenizer.model_dump_json(exclude={"file"})
+        tokenizer = self.tokenizer.model_dump_json(exclude={"file", "name"} if self.tokenizer.file else {"file"})
         digest = hashlib.sha256(f"{tokenizer} {self.dtype}\n".encode())
         for shard in self.shards:
             digest.update(f"{shard.split} {shard.tokens} {shard.sha256}\n".encode())

@@ -17,12 +17,18 @@ SOURCES_FOLDER = ".sources"  # what was fetched, and standard input
 TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 
 _SHARD_NAME = re.compile(r"(val_0{6}|train_[0-9]{6,}|\.?part_[0-9]{6,})\.npy")
+_PIECE_NAME = re.compile(r"\.part_[0-9]{6,}\.npy")
 _OWN = {JOURNAL_FILE, MANIFEST_FILE, *TOKENIZER_FILES, "tokenizer.tiktoken"}
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether tokenizing into `folder` was begun and cut off (or goes on in another process)."""
     return (folder / JOURNAL_FILE).exists() and not (folder / MANIFEST_FILE).exists()
+
+
+def has_remains(folder: Path) -> bool:
+    """Whether a call left what only going on needs; beside a manifest it is to be taken away."""
+    return (folder / JOURNAL_FILE).exists() or (folder / SOURCES_FOLDER).exists()
 
 
 def is_shard(name: str) -> bool:
@@ -52,7 +58,16 @@ def prepare(folder: Path, fresh: bool) -> Path | None:
 def finish(folder: Path) -> None:
     """Take away what only going on needs: the manifest has been written."""
     forget_fetched(folder)
+    for path in folder.iterdir():
+        if _PIECE_NAME.fullmatch(path.name):
+            path.unlink()
     (folder / JOURNAL_FILE).unlink(missing_ok=True)
+
+
+def clear_unpacked(folder: Path) -> None:
+    """Remove what a killed call had unpacked for a while. The lock of `folder` must be held."""
+    for path in (folder / SOURCES_FOLDER).glob("tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def forget_fetched(folder: Path) -> None:

@@ -21,6 +21,7 @@ from gptcli.data.manifest import Manifest
 from gptcli.data.retries import Told
 from gptcli.data.shards import open_shards
 from gptcli.data.sources import Sources, open_source
+from gptcli.data.writer import NothingToTrainOnError
 from gptcli.errors import Fault, UsageError, UserError
 from gptcli.settings import TokenizeSettings, data_folder
 from gptcli.tokenizer import Tokenizer, get_tokenizer
@@ -53,28 +54,31 @@ def tokenize(
     sources = open_source(settings, told)
     tokenizer = None if settings.tokenizer_model == CHARACTERS else get_tokenizer(settings.tokenizer_model)
     folder = data_folder(settings.local_dir)
-    if sources.reads_standard_input:
-        if stdin is None:
-            raise UsageError("Standard input is not open.", "Give files.")
-    elif not settings.fresh and (done := _finished(folder, sources, tokenizer, settings)):
+    if sources.reads_standard_input and stdin is None:
+        raise UsageError("Standard input is not open.", "Give files.")
+    done = None if settings.fresh or sources.reads_standard_input else _finished(folder, sources, tokenizer, settings)
+    if done and not output.has_remains(folder):
         return done
     with FolderLock(folder):
+        output.clear_unpacked(folder)
         if settings.fresh:
             output.forget_fetched(folder)
         if sources.reads_standard_input and stdin is not None:
             sources = sources.with_standard_input(_kept(stdin, folder, settings))
         if not settings.fresh and (done := _finished(folder, sources, tokenizer, settings)):
-            return done  # by another, in the meantime; or of the same standard input
+            output.finish(folder)  # which the call that made it may not have come to
+            return done
         journal = None if settings.fresh else _unfinished(folder, sources, tokenizer, settings)
 
         def assembly(engine: str) -> Assembly:
             chosen = settings.model_copy(update={"engine": engine})
             return Assembly(chosen, sources, tokenizer, folder, executor, told, progress)
 
+        work = assembly(settings.engine)
         moved_to = None if journal else output.prepare(folder, settings.fresh)
         try:
             try:
-                summary = assembly(settings.engine).make(journal)
+                summary = work.make(journal)
             except MismatchError as error:
                 if settings.on_mismatch == "stop":
                     raise
@@ -106,7 +110,7 @@ def verify(folder: Path) -> VerifyReport:
 
 
 def _kept(stdin: BinaryIO, folder: Path, settings: TokenizeSettings) -> standard_input.StandardInput:
-    begun = Journal.read(folder)
+    begun = None if settings.fresh else Journal.read(folder)
     holds_tokens = not settings.fresh and (Manifest.read(folder) is not None or bool(begun and begun.parts))
     return standard_input.keep(stdin, folder, look_only=holds_tokens)
 
@@ -136,7 +140,9 @@ def _unfinished(
     if journal is None or not journal.parts:
         return None
     options = journal.options
-    if journal.clean:  # nothing has been skipped or replaced yet: the tokens so far are the same
+    if journal.clean and not sources.hold_plain_text:
+        # Nothing has been skipped or replaced yet, so the tokens so far are the same; and so are the slices, but for
+        # plain text, of which a long document that is to be skipped is one.
         options = options | {"on_error": settings.on_error}
     found = differences(journal.sources, options, journal.tokenizer, sources, settings, tokenizer, ask=True)
     if found:
@@ -149,9 +155,12 @@ def _unfinished(
 
 def _leave(folder: Path, error: BaseException, moved_to: Path | None) -> None:
     """What an error leaves: whole shards, and what was fetched. Before the first shard, only what lay there before; of
-    standard input what an interruption left, since after a fault of the text another will come."""
+    standard input what an interruption left, since after a fault of the text another will come.
+
+    Shards of an engine that has erred are not trusted, and those of too little text serve no other call.
+    """
     journal = Journal.read(folder)
-    if journal and journal.parts and not isinstance(error, UsageError):
+    if journal and journal.parts and not isinstance(error, (MismatchError, NothingToTrainOnError)):
         return
     if isinstance(error, UserError):
         standard_input.forget(folder)

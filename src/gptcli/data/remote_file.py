@@ -33,6 +33,11 @@ class RemoteFile(ABC):
     size: int | None
     version: str
 
+    @property
+    def place(self) -> str:
+        """Where it lies, whatever version of it is meant."""
+        return self.address
+
     @abstractmethod
     def fetch(self, cache: Path, told: Told | None = None, retries: Retries = RETRIES) -> Path:
         """A local file with these bytes, fetched into the folder `cache` unless an earlier call has done so.

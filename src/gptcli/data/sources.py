@@ -15,13 +15,14 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from gptcli.data.bundling import bundled, placed
-from gptcli.data.formats import fault_of
-from gptcli.data.local_files import expand, sampled_sha256
-from gptcli.data.remote_file import RemoteFile
+from gptcli.data.bundling import bundled, placed, read_texts
+from gptcli.data.formats import fault_of, is_plain_text
+from gptcli.data.local_files import expand, identity
+from gptcli.data.remote_file import RemoteFile, without_secrets
 from gptcli.data.retries import Told
 from gptcli.data.slices import BEGINNING, Bundle, Cursor, Cuts, Reading
 from gptcli.data.standard_input import StandardInput
+from gptcli.data.tally import SliceFacts, Tally
 from gptcli.errors import Fault, raise_if
 from gptcli.settings import TokenizeSettings
 
@@ -38,10 +39,8 @@ class LocalFiles:
     reading: Reading
 
     def record(self) -> dict[str, JsonValue]:
-        """Path as given, size and a checksum of each."""
-        listed: list[JsonValue] = [
-            {"path": _text(path), "bytes": path.stat().st_size, "sha256": sampled_sha256(path)} for path in self.files
-        ]
+        """Path as given, size and what tells one content from another."""
+        listed: list[JsonValue] = [{"path": _text(path), **identity(path)} for path in self.files]
         return {"files": listed if len(listed) <= _LISTED_FILES else _condensed(listed)}
 
 
@@ -74,7 +73,7 @@ class RemoteFiles:
     def record(self) -> dict[str, JsonValue]:
         """What was asked for, and one checksum over what the server said there is."""
         listed: list[JsonValue] = [
-            {"path": file.address, "bytes": file.size, "version": file.version} for file in self.files
+            {"path": file.place, "bytes": file.size, "version": file.version} for file in self.files
         ]
         return {**self.given, "files": _condensed(listed)}
 
@@ -99,6 +98,11 @@ class Sources:
     def reads_standard_input(self) -> bool:
         """Whether standard input is among them and has not been read."""
         return any(isinstance(origin, Piped) and origin.kept is None for origin in self.origins)
+
+    @property
+    def hold_plain_text(self) -> bool:
+        """Whether plain text is among them."""
+        return any(is_plain_text(file.path.name) for file in self._files)
 
     def with_standard_input(self, kept: StandardInput) -> Sources:
         """The same, with what came in."""
@@ -155,19 +159,28 @@ class Sources:
 
     def documents(self) -> Generator[str]:
         """Every document. Raises UserError for one that can't be read."""
-        from gptcli.data.tally import SliceFacts, Tally
+        with closing(self.pieces("none")) as pieces:
+            for text, _ in pieces:
+                yield text
 
+    def pieces(self, cuts: Cuts, told: Told | None = None) -> Generator[tuple[str, bool]]:
+        """Every document, long ones in pieces, and whether it goes on with the one before.
+
+        Raises UserError for one that can't be read.
+        """
         tally = Tally()
-        with tempfile.TemporaryDirectory(prefix="gpt-") as cache, closing(self.bundles(Path(cache), "none")) as bundles:
+        with (
+            tempfile.TemporaryDirectory(prefix="gpt-") as cache,
+            closing(self.bundles(Path(cache), cuts, told=told)) as bundles,
+        ):
             for bundle in bundles:
-                for part, name in zip(bundle.slices, bundle.names, strict=True):
-                    texts = part.part.read(bundle.reading)
-                    one = Bundle((part,), (name,), bundle.reading, bundle.at)
-                    facts = SliceFacts(texts.units, texts.unit, texts.problems)
-                    tally = tally.after(one, [facts], bundle.reading.on_error)
+                read = read_texts(bundle)
+                facts = [SliceFacts(texts.units, texts.unit, texts.problems) for texts in read]
+                tally = tally.after(bundle, facts, bundle.reading.on_error)
+                for texts in read:
                     start = 0
-                    for end in texts.ends.tolist():
-                        yield bytes(texts.data[start:end]).decode()
+                    for number, end in enumerate(texts.ends.tolist()):
+                        yield bytes(texts.data[start:end]).decode(), texts.continues and number == 0
                         start = end
 
     @cached_property
@@ -216,7 +229,7 @@ def _origin(argument: str, reading: Reading, seen: set[str], faults: list[Fault]
         seen.add(argument)
         return Piped(reading if reading.separator else replace(reading, separator="\n"))
     if "://" in argument:
-        return RemoteFiles({"address": argument}, reading, lambda: _address_files(argument, told))
+        return RemoteFiles({"address": without_secrets(argument)}, reading, lambda: _address_files(argument, told))
     files = []
     for path in expand(argument, faults):
         whole = os.path.realpath(path)
@@ -262,7 +275,7 @@ def _changes(before: dict[str, JsonValue], now: dict[str, JsonValue]) -> list[st
     if len(old) != len(new):
         return [f"{len(old)} files (now {len(new)})"]
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if isinstance(a, dict) and isinstance(b, dict)]
-    changed = [b for a, b in pairs if (a.get("bytes"), a.get("sha256")) != (b.get("bytes"), b.get("sha256"))]
+    changed = [b for a, b in pairs if {**a, "path": ""} != {**b, "path": ""}]
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return [f"another content of {changed[0].get('path')}{more}"] if changed else []
 

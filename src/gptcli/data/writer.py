@@ -20,6 +20,10 @@ from gptcli.errors import UsageError, UserError
 _BLOCK = 2**20  # tokens, or bytes, at a time
 
 
+class NothingToTrainOnError(UsageError):
+    """The sources are exhausted, and hold too little."""
+
+
 class Part(NamedTuple):
     """A whole piece of the stream that lies in the folder: its tokens, and its checksum where it was taken already."""
 
@@ -79,7 +83,7 @@ class ShardWriter:
     def finish(self) -> tuple[ShardRecord, ...]:
         """Complete the last shard. Raises UsageError where validation would leave nothing to train on."""
         if self._val_tokens is not None and self._val_tokens >= self.tokens:
-            raise UsageError(
+            raise NothingToTrainOnError(
                 f"{self._val_tokens:,} tokens for validation leave nothing to train on: there are {self.tokens:,}.",
                 "Give more text, or fewer --val-tokens.",
             )
@@ -95,17 +99,19 @@ class ShardWriter:
         )
 
     def close(self) -> None:
-        """Let go of the file being written, whole or not."""
+        """Let go of the file being written, and remove it: it is not whole."""
         if self._file is not None:
             self._file.file.close()
+            temporary_name(self._file.path).unlink(missing_ok=True)
 
     def _go_on(self) -> None:
         """Check what is there already, and remove what was begun after it."""
         paths = [self._path_of(number) for number in range(len(self.parts))]
         for path, part in zip(paths, self.parts, strict=True):
             _check_whole(path, part)
+        whole = set(paths)
         for path in self._folder.iterdir():
-            if is_shard(path.name) and path not in paths:
+            if is_shard(path.name) and path not in whole:
                 path.unlink()
         self._settle_if_known()
 
@@ -143,7 +149,10 @@ class ShardWriter:
         return _sha256(final)
 
     def _cut_anew(self, val_tokens: int) -> tuple[ShardRecord, ...]:
-        """Write the pieces again, with validation of `val_tokens` in front. Until the last is written they stay."""
+        """Write the pieces again, with validation of `val_tokens` in front.
+
+        They stay until there is a manifest (`output.finish`): what is noted as whole must be there after any cut.
+        """
         pieces = [self._path_of(number) for number in range(len(self.parts))]
         anew = ShardWriter(self._folder, self._dtype, self._shard_size, val_tokens)
         try:
@@ -153,8 +162,6 @@ class ShardWriter:
             records = anew.finish()
         finally:
             anew.close()
-        for piece in pieces:
-            piece.unlink()
         return records
 
     def _path_of(self, number: int) -> Path:

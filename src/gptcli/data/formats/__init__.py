@@ -50,6 +50,11 @@ def is_known(name: str) -> bool:
     return _suffix(name) in FORMATS
 
 
+def is_plain_text(name: str) -> bool:
+    """Whether a file of this name is text as it stands, in which documents are found by a separator."""
+    return FORMATS[_suffix(name)].plan is text.plan
+
+
 def slices_of(path: Path, reading: Reading, spool: Path) -> Iterator[Slice]:
     """The slices of a file in order, as they are asked for; there is at least one.
 

@@ -5,7 +5,7 @@ that no other occurrence overlaps from before is certainly found: whatever the s
 beginning. So a cut behind it can be told from a few bytes, and the search begins anew there with the same result. The
 same holds for a cut inside a document, if no occurrence reaches across it or ends at it.
 
-**Between words**: behind an ASCII letter or digit and before ASCII white space. The split patterns of GPT-2 (r50k,
+**Between words**: behind a letter or an ASCII digit and before ASCII white space. The split patterns of GPT-2 (r50k,
 p50k), cl100k and o200k never look behind; a match that holds a letter or digit is a word or a number, with at most a
 character before it and a contraction after it, and takes in no white space behind, so one match ends at the cut. Their
 only look ahead, at the end of a run of white space, sees the letter before the cut at the latest. So the matches on
@@ -24,8 +24,22 @@ from gptcli.data import slices
 from gptcli.data.formats.source import View
 from gptcli.data.slices import Cuts
 
+# Letters (\\p{L}) in UTF-8. Not all there are, but so many that every large script has places to be cut at.
+_LETTERS = (
+    rb"[A-Za-z0-9]",
+    rb"\xc3[\x80-\x96\x98-\xb6\xb8-\xbf]", rb"[\xc4\xc5][\x80-\xbf]",  # Latin with accents
+    rb"\xce[\x91-\xa1\xa3-\xbf]", rb"\xcf[\x80-\x8e]",  # Greek
+    rb"[\xd0\xd1\xd3][\x80-\xbf]", rb"\xd2[\x8a-\xbf]",  # Cyrillic
+    rb"\xd7[\x90-\xaa]", rb"\xd8[\xa1-\xba]", rb"\xd9[\x81-\x8a]",  # Hebrew, Arabic
+    rb"\xe0\xa4[\x85-\xb9]", rb"\xe0\xb8[\x81-\xb0]",  # Devanagari, Thai
+    rb"\xe3\x81[\x81-\xbf]", rb"\xe3\x82[\x80-\x96\xa1-\xbf]", rb"\xe3\x83[\x80-\xba]",  # Kana
+    rb"\xe4[\xb8-\xbf][\x80-\xbf]", rb"[\xe5-\xe8][\x80-\xbf]{2}", rb"\xe9[\x80-\xbd][\x80-\xbf]",  # Chinese
+    rb"\xea[\xb0-\xbf][\x80-\xbf]", rb"[\xeb\xec][\x80-\xbf]{2}", rb"\xed[\x80-\x9d][\x80-\xbf]",  # Hangul
+)  # fmt: skip
+_BEHIND_A_LETTER = b"|".join(b"(?<=%b.)" % letter for letter in _LETTERS)
+
 _PLACES = {
-    "words": re.compile(rb"(?<=[A-Za-z0-9])[ \t\n\r]"),
+    "words": re.compile(rb"[ \t\n\r](?:%b)" % _BEHIND_A_LETTER, re.DOTALL),
     "characters": re.compile(rb"[\x00-\x7f\xc0-\xff]"),
 }
 

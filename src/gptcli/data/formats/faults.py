@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,11 @@ from gptcli.errors import Fault, UserError, nearest
 
 def columns_hint(text_column: str, columns: list[str]) -> str:
     """What to do where the text column is not among `columns`, the likeliest of them first."""
+    return _columns_hint(text_column, tuple(columns))
+
+
+@lru_cache(maxsize=64)  # a file of a million lines without the key has one answer
+def _columns_hint(text_column: str, columns: tuple[str, ...]) -> str:
     close = nearest(text_column, columns)
     listed = ", ".join(sorted(columns, key=lambda name: name != close))
     return f"Give --text-column; the columns are: {listed}."
