@@ -26,9 +26,9 @@ def run(settings: TokenizerTrainSettings, call: Call) -> int:
     from gptcli.data.bpe_training import train_tokenizer
 
     with watching() as progress:
-        trained = train_tokenizer(settings, progress, stdin=getattr(sys.stdin, "buffer", None))
+        trained = train_tokenizer(settings, progress, stdin=getattr(sys.stdin, "buffer", None), told=_note)
     for note in notes(trained):
-        report.say(f"note: {note}", "yellow")
+        _note(note)
     if call.json:
         report.print_json(as_json(trained))
     report.say(describe(trained))
@@ -49,6 +49,10 @@ def as_json(trained: TrainedTokenizer) -> dict[str, Any]:
         "limited": trained.limited,
         "seconds": trained.seconds,
     }
+
+
+def _note(text: str) -> None:
+    report.say(f"note: {text}", "yellow")
 
 
 def notes(trained: TrainedTokenizer) -> Iterator[str]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from gptcli.data import standard_input
 from gptcli.data.durable import check_writable, write_bytes
+from gptcli.data.retries import Told
 from gptcli.data.sources import Sources, open_source
 from gptcli.errors import UsageError, UserError
 from gptcli.settings import TokenizerTrainSettings, TokenizeSettings
@@ -77,9 +78,14 @@ class TrainedTokenizer:
 
 
 def train_tokenizer(
-    settings: TokenizerTrainSettings, progress: Listener | None = None, *, stdin: BinaryIO | None = None
+    settings: TokenizerTrainSettings,
+    progress: Listener | None = None,
+    *,
+    stdin: BinaryIO | None = None,
+    told: Told | None = None,
 ) -> TrainedTokenizer:
-    """Train the tokenizer that the settings describe and write its tokenizer.json, whole or not at all.
+    """Train the tokenizer that the settings describe and write its tokenizer.json, whole or not at all. `told` hears of
+    waiting for servers.
 
     Raises UsageError for sources that can't be used and for a file that is in the way, UserError for text that can't be
     read and a file that can't be written.
@@ -87,13 +93,13 @@ def train_tokenizer(
     began = time.monotonic()
     path = Path(settings.output)
     _check_output(path, settings.fresh)
-    sources = open_source(_as_tokenize(settings))
+    sources = open_source(_as_tokenize(settings), told)
     with tempfile.TemporaryDirectory(prefix="gpt-") as kept:
         if sources.reads_standard_input:
             if stdin is None:
                 raise UsageError("Standard input is not open.", "Give files.")
             sources = sources.with_standard_input(standard_input.keep(stdin, Path(kept), look_only=False))
-        corpus = _Corpus(sources, settings.limit_documents, settings.limit_bytes, began, progress)
+        corpus = _Corpus(sources, settings.limit_documents, settings.limit_bytes, began, progress, told)
         json_text = _interruptible(lambda: _trained(corpus.pieces(), settings.vocab_size, settings.split), corpus)
     tokenizer = Tokenizer(LibraryVocabulary(str(path), json_text, _end_of(json_text)))
     corpus.tell("measuring")
@@ -129,6 +135,7 @@ class _Corpus:
     limit_bytes: int
     began: float
     listener: Listener | None
+    told: Told | None
     documents: int = 0
     bytes: int = 0
     limited: bool = False
@@ -139,8 +146,8 @@ class _Corpus:
     def pieces(self) -> Iterator[str]:
         """The text to train on, in pieces of bounded length. Raises UsageError where there is none."""
         self._total_bytes = self.sources.total_bytes()
-        with closing(self.sources.documents()) as documents:
-            for text in self._without_held_out(self._counted(islice(documents, self.limit_documents))):
+        with closing(self.sources.pieces("words", self.told)) as pieces:
+            for text in self._without_held_out(self._counted(pieces)):
                 yield from _pieces(text)
         if self.bytes == 0:
             raise UsageError("The sources hold no text.", "Give files that are not empty.")
@@ -151,17 +158,19 @@ class _Corpus:
             seconds = time.monotonic() - self.began
             self.listener(TrainingProgress(stage, self.documents, self.bytes, self._total_bytes, seconds))
 
-    def _counted(self, documents: Iterable[str]) -> Iterator[str]:
-        for text in documents:
+    def _counted(self, pieces: Iterable[tuple[str, bool]]) -> Iterator[str]:
+        for text, continues in pieces:
             if self.stopped:
                 raise InterruptedError
+            if not continues and self.documents == self.limit_documents:
+                return
             data = text.encode("utf-8")
             room = self.limit_bytes - self.bytes
             if len(data) > room:
                 self.limited = True
                 data = data[:room]
                 text = data.decode("utf-8", errors="ignore")  # the last character may be cut
-            self.documents += 1
+            self.documents += not continues
             self.bytes += len(data)
             self.tell("reading")
             yield text
@@ -169,7 +178,8 @@ class _Corpus:
                 return
 
     def _without_held_out(self, documents: Iterator[str]) -> Iterator[str]:
-        """What is trained on: all but every 50th document; of fewer documents all but the last tenth of the text."""
+        """What is trained on: all but every 50th document, where a long one counts in pieces; of fewer all but the last
+        tenth of the text."""
         first = list(islice(documents, _EVERY))
         if len(first) < _EVERY:
             left = sum(map(len, first)) * 9 // 10
@@ -188,6 +198,7 @@ class _Corpus:
 
 
 def _pieces(text: str) -> Iterator[str]:
+    """The library takes 256 pieces at a time."""
     begin = 0
     while cut := _CUT.search(text, begin + _PIECE):
         yield text[begin : cut.end()]
