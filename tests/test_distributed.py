@@ -141,7 +141,8 @@ def test_a_launcher_that_is_killed_leaves_no_process_and_loses_no_step(shards: P
     process.kill()
     _, told = process.communicate(timeout=60)  # until the ranks have closed standard error too
     assert "The same command continues" in told
-    assert not any(is_alive(pid) for pid in ranks)
+    # A process closes its files a moment before it is gone.
+    assert any(not any(map(is_alive, ranks)) or time.sleep(0.1) for _ in range(100))
     assert checkpoints_of(tmp_path / "run")
 
 

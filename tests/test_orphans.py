@@ -41,7 +41,9 @@ def appears(path: Path) -> bool:
 def test_a_rank_whose_launcher_is_killed_is_asked_to_save_and_ends(hearing: str, tmp_path: Path) -> None:
     # The end of the pipe that the rank holds closes when the rank is gone.
     read, write = os.pipe()
-    process = subprocess.Popen([sys.executable, "-c", LAUNCHER, RANK, str(tmp_path), hearing], pass_fds=[], stdout=write)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, RANK, str(tmp_path), hearing], pass_fds=[], stdout=write
+    )
     os.close(write)
     assert appears(tmp_path / "ready")
     process.send_signal(signal.SIGKILL)

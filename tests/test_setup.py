@@ -18,7 +18,7 @@ from gptcli.optim.schedules import warmup_cosine
 from gptcli.planning import plan
 from gptcli.settings import TokenizeSettings, TrainSettings
 from gptcli.training.length import ORIGINAL_STEPS
-from gptcli.training.setup import Setup, prepare
+from gptcli.training.setup import Setup, describe, prepare
 
 
 def resolved(shards: Path, **changes: object) -> Setup:
@@ -167,3 +167,9 @@ def test_weights_of_another_tokenizer_are_refused(shards: Path, tmp_path: Path) 
     )
     with pytest.raises(UserError, match="not the one"):
         resolved(shards, init_from=str(tmp_path), context_length=16, emb_dim=8, n_layers=1, n_heads=2)
+
+
+def test_one_of_a_kind_is_told_in_the_singular(shards: Path) -> None:
+    told = describe(resolved(shards, n_layers=1, n_heads=1, max_iters=1, warmup_iters=0), 10, 1)
+    assert "1 layer, 1 head, " in told["Model"]
+    assert told["Length"].startswith("1 step, ")

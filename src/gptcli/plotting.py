@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 # GPT-2 124M as OpenAI released it. Its loss was measured on FineWeb-Edu's validation shard in gpt2 tokens
 # (karpathy/build-nanogpt, play.ipynb) and means nothing on other text; its score is that of `gpt eval hellaswag`.
 GPT2_LOSS, GPT2_HELLASWAG = 3.2924, 0.2955
-DEFAULT_NAME = Path("plots") / "training.png"
+DEFAULT_NAME = Path(record.PLOTS) / "training.png"
 PICTURES = (".png", ".svg", ".pdf")
+_MARGIN = 1.0  # of a percentage point, above and below the scores
 _TRAIN, _VAL, _BASELINE = "#9ecae1", "#08519c", "#b03a2e"
 
 
@@ -40,6 +41,10 @@ def plot(run: Path, output: Path | None = None) -> Path:
     target = output or run / DEFAULT_NAME
     if target.suffix.lower() not in PICTURES:
         raise UsageError(f"--output: {target.name} is no kind of picture that can be drawn.", "Use .png, .svg or .pdf.")
+    if output is None:
+        target.parent.mkdir(exist_ok=True)
+    elif not target.parent.is_dir():
+        raise UsageError(f"--output {target}: there is no folder {target.parent}.", "Make it first.")
     scores = _series(rows, "hellaswag", "acc_norm")
     figure = Figure(figsize=(12 if len(scores[0]) else 7, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -51,7 +56,7 @@ def plot(run: Path, output: Path | None = None) -> Path:
         axis.set_xlabel("Step")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.suptitle(run.resolve().name)
     picture = BytesIO()
     figure.savefig(picture, format=target.suffix.lstrip(".").lower())
     write_bytes(target, picture.getvalue())
@@ -84,6 +89,10 @@ def _draw_hellaswag(axis: Axes, steps: np.ndarray[Any, Any], scores: np.ndarray[
     label = f"GPT-2 124M ({100 * GPT2_HELLASWAG:.2f}%)"
     axis.axhline(100 * GPT2_HELLASWAG, color=_BASELINE, linestyle="--", linewidth=1, label=label)
     axis.axhline(25, color="grey", linestyle=":", linewidth=1, label="Guessing (25%)")
+    low, high = min(25.0, 100 * scores.min()), max(100 * GPT2_HELLASWAG, 100 * scores.max())
+    axis.set_ylim(low - _MARGIN, high + _MARGIN)
+    if len(steps) == 1:  # else one point's axis is a fraction of a step wide
+        axis.set_xlim(0, 2 * max(1, steps[0]))
     axis.set_title("HellaSwag")
     axis.set_ylabel("Length-normalised accuracy, %")
     axis.legend(frameon=False)
@@ -97,5 +106,8 @@ def _series(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray
 def _is_fineweb_in_gpt2(run: Path) -> bool:
     """Whether the run's data is what GPT-2's loss line was measured on."""
     recorded = record.read(run) or {}
-    dataset = str(recorded.get("data", {}).get("sources", {}).get("dataset", ""))
-    return recorded.get("tokenizer") == "gpt2" and dataset.lower().endswith("/fineweb-edu")
+    told = recorded.get("data", {}).get("sources", [])
+    sources = [told] if isinstance(told, dict) else told  # runs of earlier versions have one, not in a list
+    datasets = [str(source.get("dataset", "")).lower() for source in sources]
+    is_fineweb = bool(datasets) and all(dataset.endswith("/fineweb-edu") for dataset in datasets)
+    return recorded.get("tokenizer") == "gpt2" and is_fineweb

@@ -72,3 +72,15 @@ def test_the_shell_completes_commands_options_and_values(
 def test_the_shell_can_be_taught_to_complete(python: Any) -> None:
     code = "import sys; sys.argv = ['gpt', '--show-completion']; from gptcli.cli.main import main; main()"
     assert "_GPT_COMPLETE" in python(code, SHELL="/bin/bash") or sys.platform == "win32"
+
+
+@pytest.mark.parametrize(("told", "expected"), [({}, "1000 False"), ({"GOMP_SPINCOUNT": "5"}, "5 False")])
+def test_how_long_threads_spin_is_settled_before_torch_is_imported(
+    told: dict[str, str], expected: str, python: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    code = "import os, sys; from gptcli.cli import main; main.load('train')\n"
+    code += "print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    assert python(code, **told).strip() == expected
+    assert python(code, OMP_WAIT_POLICY="active").strip() == "None False"

@@ -6,6 +6,7 @@ words before Typer does, takes out the faulty ones, and leaves the others in the
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import deque
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typer.core import TyperArgument, TyperOption
 
 from gptcli.errors import Fault, nearest
 
+_SURELY = 0.9  # how alike a word and an option's name are, by difflib's ratio, where one was meant for the other
 _NUMBER = re.compile(r"-(\d|\.\d|inf\b)")
 
 
@@ -120,9 +122,13 @@ def _place(
     unlimited = any(argument.nargs == -1 for argument in arguments)
     taken = positionals if unlimited else positionals[: len(arguments)]
     for word in positionals[len(taken) :]:
-        guess = _guess(word.replace("_", "-"), options)
-        if guess:
-            hint = f"Did you mean {guess}?"
+        # An option without its dashes, most likely; a likeness that is good enough for a misspelt option would find one
+        # for many a word of a text.
+        meant = difflib.get_close_matches(
+            f"--{word.partition('=')[0].replace('_', '-')}", list(options), n=1, cutoff=_SURELY
+        )
+        if meant:
+            hint = f"Did you mean {meant[0]}?"
         elif arguments:
             hint = "A text with spaces in it needs quotation marks around it."
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptcli.cli import report
@@ -25,7 +26,7 @@ _ERROR = "_stderr"  # acc_stderr is the standard error of acc, and stands beside
 
 def run(settings: EvalSettings, call: Call) -> int:
     """Score, and draw the results or print them as JSON. Returns the exit code."""
-    from gptcli.evals.run import TASKS, evaluate
+    from gptcli.evals.run import TASKS, evaluate, save_rows
 
     if settings.list:
         tasks = {name: task.description for name, task in TASKS.items()}
@@ -45,35 +46,49 @@ def run(settings: EvalSettings, call: Call) -> int:
     if call.json:
         documents = [result.as_dict() for result in results]
         report.print_json(documents[0] if len(documents) == 1 else {"results": documents})
+        sys.stdout.flush()
+    if settings.save is not None:
+        save_rows(Path(settings.save), results[0])  # last: should it fail, the scores have been shown
     return report.DONE
 
 
 def draw(results: Sequence[TaskResult]) -> None:
     """A table of models on one task; beneath HellaSwag's those that were published for GPT-2."""
-    from rich.table import Table
-
     from gptcli.evals.published import GPT2_COMPLETION
 
     first = results[0]
-    columns = [name for name in first.measured.figures if not name.endswith(_ERROR)]
-    table = Table(title=f"{first.task}, {first.style}", title_justify="left", box=None)
-    table.add_column("model", overflow="fold")
-    for name in ("n", *columns, "time"):
-        table.add_column(name, justify="right")
+    names = [name for name in first.measured.figures if not name.endswith(_ERROR)]
+    rows = [("model", ["n", *names, "time"], "")]
     for result in results:
-        figures = [figure(result.measured.figures, name) for name in columns]
-        table.add_row(result.model, f"{result.measured.n:,}", *figures, duration(result.seconds), style="bold")
+        figures = [figure(result.measured.figures, name) for name in names]
+        rows.append((result.model, [f"{result.measured.n:,}", *figures, duration(result.seconds)], "bold"))
     published = GPT2_COMPLETION if first.task == "hellaswag" else ()
     for row in published:
         known: dict[str, Any] = {"acc": row.acc, "acc_norm": row.acc_norm}
-        table.add_row(row.name, "", *(figure(known, name) for name in columns), style="dim")
+        rows.append((row.name, ["", *(figure(known, name) for name in names), ""], "dim"))
     out = report.console()
-    out.print(table, soft_wrap=False)
+    out.print(f"{first.task}, {first.style}", style="italic")
+    for line, style in aligned(rows, out.width if out.is_terminal else sys.maxsize):
+        out.print(line, style=style)
     for result in results:
         if result.measured.truncated:
-            out.print(f"{result.model}: {result.measured.truncated:,} examples did not fit and were cut from the left.")
+            cut = "example did not fit and was" if result.measured.truncated == 1 else "examples did not fit and were"
+            out.print(f"{result.model}: {result.measured.truncated:,} {cut} cut from the left.")
     for source in dict.fromkeys(row.source for row in published):
         out.print(f"GPT-2's figures: {source}", style="dim")
+
+
+def aligned(rows: Sequence[tuple[str, Sequence[str], str]], width: int) -> list[tuple[str, str]]:
+    """The lines of a table, each with its style, from rows of a name, cells and a style. A name is never broken: where
+    the widest leaves its cells no room on the line, each stands above its cells."""
+    cell_widths = [max(map(len, column)) for column in zip(*(cells for _, cells, _ in rows), strict=True)]
+    name_width = max(len(name) for name, _, _ in rows)
+    above = name_width + sum(2 + cell_width for cell_width in cell_widths) > width
+    lines = []
+    for name, cells, style in rows:
+        figures = "".join(f"  {cell:>{cell_width}}" for cell, cell_width in zip(cells, cell_widths, strict=True))
+        lines += [(name, style), (figures, style)] if above else [(f"{name:<{name_width}}{figures}", style)]
+    return [(line.rstrip(), style) for line, style in lines]
 
 
 def figure(figures: Mapping[str, Any], name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptcli.cli import report
@@ -24,7 +25,8 @@ def run(settings: GenerateSettings, call: Call) -> int:
     from gptcli.inference.load import load
 
     model = load(settings.model, settings.weights, settings.device)
-    for note in model.notes:
+    ids = model.prompt_ids(settings.prompt)  # what can't be read is refused here, before any note on the same matter
+    for note in [*model.notes, *_cut_note(model, ids)]:
         report.say(f"note: {note}", "yellow")
     if call.json:
         report.print_json(_document(model, settings))
@@ -33,6 +35,17 @@ def run(settings: GenerateSettings, call: Call) -> int:
     else:
         _write_samples(model, settings)
     return report.DONE
+
+
+def _cut_note(model: LanguageModel, ids: Sequence[int]) -> list[str]:
+    cut = model.read_from(ids)
+    if cut == 0:
+        return []
+    context = model.model.config.context_length
+    return [
+        f"The prompt has {len(ids):,} tokens, the model's context holds {context:,}: "
+        f"the completion goes on from the last {len(ids) - cut:,}."
+    ]
 
 
 def _options(settings: GenerateSettings) -> GenerateOptions:

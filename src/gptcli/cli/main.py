@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from gptcli import __version__
 from gptcli.cli.interruption import carried
 from gptcli.cli.report import Reporting
-from gptcli.distributed.runtime import let_threads_sleep
+from gptcli.distributed.runtime import limit_spinning
 from gptcli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def load(name: str) -> TyperCommand:
     from gptcli.cli.options import make_command
     from gptcli.settings import COMMANDS
 
-    let_threads_sleep()
+    limit_spinning()
     entry = _COMMANDS[name]
     module = importlib.import_module(f"gptcli.cli.{name.replace(' ', '_')}")
     return make_command(COMMANDS[name], module.run, summary=entry.summary, examples=module.EXAMPLES, json=entry.json)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+_SHORTEST_BAR = 10 + 2  # columns, with those that part it from the text on both sides
+
 
 @contextlib.contextmanager
 def watching(monitor: bool, is_main: bool) -> Iterator[Listener]:
@@ -118,12 +120,19 @@ class Bar(Lines):
 
     def step_done(self, event: StepDone) -> None:
         if self.task is not None:
-            self.progress.update(
-                self.task,
-                completed=event.step,
-                description=f"step {event.step:,}/{self.steps:,}",
-                text=f"{_figures(event)}  {self.left(event)}",
-            )
+            description, left = f"step {event.step:,}/{self.steps:,}", self.left(event)
+            room = self.out.options.max_width - len(description) - _SHORTEST_BAR
+            text = next((text for text in _texts(event, left) if len(text) <= room), left)
+            self.progress.update(self.task, completed=event.step, description=description, text=text)
+
+
+def _texts(event: StepDone, left: str) -> Iterator[str]:
+    """What to show beside the bar, shorter and shorter."""
+    loss = f"loss {event.loss:.4f}"
+    yield f"{_figures(event)}  {left}"
+    yield f"{loss}  {short(event.tokens_per_second)} tokens/s  {left}"
+    yield f"{loss}  {left}"
+    yield loss
 
 
 def _figures(event: StepDone) -> str:

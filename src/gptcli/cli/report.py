@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import math
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from typer import TyperException
 
+from gptcli.cli.interruption import CarriedError, Terminated, raising
 from gptcli.errors import Fault, ToldElsewhereError, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
+_RESUMED = ("tokenize", "train")  # commands that go on, given again, where they were stopped
 
 _OS_ERRORS = {
     errno.ENOSPC: ("The disk is full", "Make room and give the same command again."),
@@ -31,10 +34,10 @@ _OS_ERRORS = {
 
 
 def console() -> Console:
-    """A Rich console on standard error, where everything for people goes. Text is shown as it is."""
-    from rich.console import Console
+    """A Rich console on standard error, where everything for people goes."""
+    from gptcli.cli.terminal import Terminal
 
-    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return Terminal()
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -56,25 +59,47 @@ def _finite(value: Any) -> Any:
 
 
 class Reporting:
-    """Runs its block, tells of any error that leaves it in a line or two, and has the exit code in `code` after it."""
+    """Runs its block, tells of any error that leaves it in a line or two, and has the exit code in `code` after it.
 
-    def __init__(self, debug: bool) -> None:
-        self.debug = debug
+    A signal that asks the process to end unwinds the block as Ctrl-C does; `command` is the one that runs.
+    """
+
+    def __init__(self, command: str, debug: bool) -> None:
+        self.command, self.debug = command, debug
         self.code = DONE
+        self._signals = raising()
 
     def __enter__(self) -> Reporting:
+        self._signals.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        self._signals.__exit__(None, None, None)
+        if isinstance(error, CarriedError):
+            error = error.__cause__
         if error is None:
             return True
         if isinstance(error, SystemExit):
-            return False
-        self.code, faults = explain(error)
+            # Rich ends the process so where the reader of a help page goes away.
+            return isinstance(error.__context__, BrokenPipeError)
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            _forget_stdout()
+            return True  # `| head` has all that it wanted
         if self.debug:
             traceback.print_exception(error)
+        if isinstance(error, KeyboardInterrupt):
+            self.code = stop_code(error, self.command)
+            say("The same command goes on." if self.code == STOPPED else "Interrupted.", "bold")
+            return True
+        self.code, faults = explain(error)
         show(faults)
         return True
+
+
+def stop_code(error: KeyboardInterrupt, command: str) -> int:
+    """The exit code of a command that was stopped with nothing lost: 75 where starting it again goes on and a signal
+    asked for that, else 130."""
+    return STOPPED if isinstance(error, Terminated) and command in _RESUMED else INTERRUPTED
 
 
 def explain(error: BaseException) -> tuple[int, list[Fault]]:
@@ -83,13 +108,8 @@ def explain(error: BaseException) -> tuple[int, list[Fault]]:
         return error.exit_code, []
     if isinstance(error, UserError):
         return error.exit_code, error.faults
-    if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, [Fault("Interrupted.")]
     if isinstance(error, TyperException):
         return error.exit_code, [Fault(error.format_message(), "gpt --help lists commands and options.")]
-    if isinstance(error, BrokenPipeError):
-        _forget_stdout()
-        return FAILED, []
     if isinstance(error, MemoryError):
         return FAILED, [
             Fault("There is not enough memory.", "Ask for less: a smaller batch, a smaller model, fewer --workers.")
@@ -118,6 +138,16 @@ def show(faults: Sequence[Fault]) -> None:
         out.print(fault.message)
         if fault.hint:
             out.print(f"  {fault.hint}", style="dim")
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that has lost its reader. Pipes to other processes can break too."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        return bool(poll.poll(0))
+    except (AttributeError, ValueError, OSError):  # Windows has no poll; a stand-in for a stream has no descriptor
+        return False
 
 
 def _forget_stdout() -> None:

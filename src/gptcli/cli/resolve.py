@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from gptcli.cli.config_file import read_config
 from gptcli.cli.fields import OptionField, fields_of, variable
+from gptcli.cli.named import faults_of_names
 from gptcli.cli.wording import closest, fault_of
 from gptcli.errors import Fault, nearest, raise_if
 from gptcli.presets import PRESETS
@@ -46,6 +47,8 @@ def resolve(
     found += _mistyped_variables(environ)
     values |= flags
     origin |= {name: fields[name].flag for name in flags}
+    if config == "":
+        found.append(Fault("--config: '' is empty.", "It takes the name of a TOML file."))
     config = config or environ.get(CONFIG_VARIABLE)
     if config:
         from_file, places, file_faults = read_config(config, settings_cls.command, fields)
@@ -63,10 +66,23 @@ def resolve(
     try:
         settings = settings_cls(**values)
     except ValidationError as error:
-        raise_if(found + [fault_of(detail, fields, origin) for detail in error.errors()])
+        details = error.errors()
+        found += [fault_of(detail, fields, origin) for detail in details]
+        faulty = {str(detail["loc"][0]) for detail in details if detail["loc"]}
+        values = {name: value for name, value in values.items() if name not in faulty}
+        raise_if(found + _missing(settings_cls, values))
         raise
-    raise_if(found)
+    if found:
+        raise_if(found + _missing(settings_cls, values))
     return Resolved(settings, {name: origin.get(name, "default") for name in fields})
+
+
+def _missing(settings_cls: type[CommandSettings], values: Mapping[str, Any]) -> list[Fault]:
+    """What is named by the values that are sound and is not there, to be told beside the values that are not."""
+    try:
+        return faults_of_names(settings_cls(**values))
+    except ValidationError:  # what is wrong with several values together
+        return []
 
 
 def _environment(

@@ -18,36 +18,59 @@ gpt train --preset gpt2 --gpus 8
 gpt train --data-root books --preset demo --log-dir log/books
 gpt train --preset gpt2-medium --dry-run"""
 
+_FILE_SYSTEM_SECONDS = 2  # the coarsest that file systems count in
+
 
 def run(settings: TrainSettings, call: Call) -> int:
     """Train, or with --dry-run tell what would be trained. Returns the exit code."""
     if settings.dry_run:
         return _dry_run(settings, call)
-    from gptcli.distributed.runtime import detect
+    from gptcli.distributed.runtime import detect, launcher
 
     ranks = detect()
-    if settings.gpus > 1 and not ranks.launched:
-        from gptcli.distributed.launch import launch
-        from gptcli.training.setup import preflight
+    began = time.time()
+    try:
+        if ranks.launched or settings.gpus == 1:
+            return _train(settings, call, ranks.rank == 0)
+        code = _launch(settings, call)
+    except KeyboardInterrupt as error:
+        code = report.stop_code(error, "train")
+        if launcher() is not None or ranks.rank > 0:
+            return code  # told by the process that launched this one, or by the first
+    if code in (report.STOPPED, report.INTERRUPTED):
+        _tell_stop(Path(settings.log_dir), began)
+    return code
 
-        preflight(settings)
-        began = time.time()
-        code = launch(list(call.words), settings.gpus)
-        if code in (report.STOPPED, report.INTERRUPTED) and not saved_since(Path(settings.log_dir), began):
-            raise UserError(
-                "The run was stopped before it could save.",
-                "What came after its last checkpoint is computed again when the same command continues.",
-            )
-        return code
 
+def _train(settings: TrainSettings, call: Call, is_main: bool) -> int:
     from gptcli.cli.monitor import watching
     from gptcli.training.run import train
 
-    with watching(settings.monitor, ranks.rank == 0) as listener:
+    with watching(settings.monitor, is_main) as listener:
         result = train(settings, listener, ["gpt", *call.words])
-    if ranks.rank == 0:
+    if is_main:
         tell_end(result, settings.fresh)
     return exit_code(result)
+
+
+def _launch(settings: TrainSettings, call: Call) -> int:
+    from gptcli.distributed.launch import launch
+    from gptcli.training.setup import preflight
+
+    preflight(settings)
+    return launch(list(call.words), settings.gpus)
+
+
+def _tell_stop(run: Path, began: float) -> None:
+    """Tell of a stop that the run has not told of: before its first step, or with steps not saved (UserError)."""
+    if saved_since(run, began):
+        return
+    if stepped_since(run, began):
+        raise UserError(
+            "The run was stopped before it could save.",
+            "What came after its last checkpoint is computed again when the same command continues.",
+        )
+    report.say("Stopped before the first step; nothing was lost.", "bold")
 
 
 def exit_code(result: TrainResult) -> int:
@@ -62,7 +85,20 @@ def saved_since(run: Path, moment: float) -> bool:
     from gptcli.model.locate import checkpoints_of
 
     checkpoints = checkpoints_of(run)
-    return bool(checkpoints) and checkpoints[-1].stat().st_mtime >= moment - 2  # file systems count in up to 2 s
+    return bool(checkpoints) and checkpoints[-1].stat().st_mtime >= moment - _FILE_SYSTEM_SECONDS
+
+
+def stepped_since(run: Path, moment: float) -> bool:
+    """Whether the run has taken steps after `moment`, and after its newest checkpoint."""
+    from gptcli.model.locate import checkpoints_of, step_of
+    from gptcli.training import metrics
+
+    file = run / metrics.METRICS
+    if not file.exists() or file.stat().st_mtime < moment - _FILE_SYSTEM_SECONDS:
+        return False
+    checkpoints = checkpoints_of(run)
+    saved = step_of(checkpoints[-1]) if checkpoints else 0
+    return any(row.get("kind") == "train" and row["step"] > saved for row in metrics.read(file))
 
 
 def tell_end(result: TrainResult, fresh: bool = False) -> None:

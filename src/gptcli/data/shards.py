@@ -15,7 +15,7 @@ from gptcli.data.manifest import Manifest, Split
 from gptcli.data.order import Indices
 from gptcli.data.output import is_unfinished
 from gptcli.data.shard_format import SUFFIXES, ShardError, ShardHeader, read_header
-from gptcli.errors import Fault, UsageError, UserError, nearest, raise_if
+from gptcli.errors import Fault, UsageError, UserError, nearest
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer.folders import read_folder
 from gptcli.tokenizer.naming import built_in_names
@@ -132,8 +132,8 @@ class Shards:
 def open_shards(folder: Path) -> Shards:
     """Open a folder of shards: ours, or one without a manifest (the original's, build-nanogpt's, llm.c's).
 
-    Sizes and headers are checked, not contents. Raises UsageError with all that is wrong at once, UserError for a
-    damaged manifest.
+    Sizes and headers are checked, not contents. Raises UsageError where there is nothing to open, UserError with all
+    shards that are damaged, or for a damaged manifest.
     """
     if not folder.is_dir():
         raise UsageError(f"There is no data folder {folder}.", _folder_hint(folder))
@@ -176,7 +176,8 @@ def _checked_headers(named: list[tuple[Path, str]], manifest: Manifest | None) -
                     "Copy the folder again from where it came from, or tokenize again with --fresh.",
                 )
             )
-    raise_if(faults)
+    if faults:
+        raise UserError(faults=faults)
     return headers
 
 

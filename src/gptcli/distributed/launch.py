@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
-from gptcli.distributed.runtime import n_cores, share_cores
+from gptcli.distributed.runtime import announce_launcher, n_cores, share_cores
 from gptcli.errors import UsageError, UserError
 
 SHUTDOWN_SECONDS = 10  # between SIGTERM and SIGKILL to the other ranks; torch waits 30
@@ -58,6 +58,7 @@ def launch(argv: Sequence[str], processes: int) -> int:
         ]
     )
     share_cores(processes)
+    announce_launcher()
     logging.disable(logging.ERROR)  # this process only launches: what its ranks have to say they say themselves
     try:
         run(args)  # type: ignore[no-untyped-call]  # torch has no types here

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gptcli.data.durable import write_bytes
+from gptcli.data.durable import check_writable, write_bytes
 from gptcli.distributed.runtime import resolve_device
 from gptcli.errors import Errors, Fault, UserError, nearest, raise_if
 from gptcli.evals.hellaswag import HELLASWAG
@@ -28,7 +28,8 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
     in fp32. `progress` is told (examples done, examples in all, task).
 
     Everything that is wrong with the call is raised at once, before anything is computed: UsageError, or UserError
-    where only data is at fault. With `settings.save` the rows of the one task and model are written there.
+    where only data is at fault. That includes a file `settings.save` that can't be written; `save_rows` writes it,
+    once the scores have been shown.
     """
     scorers, models = _prepared(settings)
     results = []
@@ -36,8 +37,6 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
         model = load(facts.folder, device=settings.device)
         shown = str(facts.folder) if name is None or Path(name).exists() else name
         results += [_score(task, scorer, model, shown, progress) for task, scorer in scorers]
-    if settings.save:
-        _save(Path(settings.save), results[0])
     return results
 
 
@@ -98,14 +97,20 @@ def _check_save(settings: EvalSettings, tasks: list[Task]) -> None:
     if len(tasks) * max(1, len(settings.model)) > 1:
         faults.append(Fault("--save takes the rows of one task and one model.", "Call gpt eval once for each."))
     faults += [Fault(f"The task {task.name} has no rows to --save.") for task in tasks if not task.saves_rows]
-    if file.is_dir():
-        faults.append(Fault(f"--save {file}: it is a folder.", "Name a file in it."))
-    elif not file.parent.is_dir():
-        faults.append(Fault(f"--save {file}: there is no folder {file.parent}.", "Make it first."))
+    try:
+        if file.is_dir():
+            faults.append(Fault(f"--save {file}: it is a folder.", "Name a file in it."))
+        elif not file.parent.is_dir():
+            faults.append(Fault(f"--save {file}: there is no folder {file.parent}.", "Make it first."))
+        else:
+            check_writable(file)
+    except OSError as error:
+        faults.append(Fault(f"--save {file}: it can't be written: {error.strerror or error}.", "Name another."))
     raise_if(faults)
 
 
-def _save(file: Path, result: TaskResult) -> None:
+def save_rows(file: Path, result: TaskResult) -> None:
+    """Write the result's rows, a line of JSON each. Raises UserError where that fails."""
     lines = [json.dumps(dict(row)) for row in result.measured.rows]
     try:
         write_bytes(file, ("\n".join(lines) + "\n").encode())

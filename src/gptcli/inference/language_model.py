@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +12,7 @@ from typing import Literal, TypedDict, Unpack
 
 import torch
 
-from gptcli.errors import UserError
+from gptcli.errors import UsageError, UserError
 from gptcli.inference.engine import Generated, Request, generate, generate_all, window_start
 from gptcli.inference.logprobs import target_logprobs
 from gptcli.inference.sampling import Sampling
@@ -115,7 +116,12 @@ class LanguageModel:
     def generate_many(
         self, prompt: str | Sequence[int], num_samples: int, **options: Unpack[GenerateOptions]
     ) -> list[Completion]:
-        """`num_samples` completions of one prompt, which is computed once. The first is what `generate` gives."""
+        """`num_samples` completions of one prompt, which is computed once. The first is what `generate` gives.
+
+        Raises as `generate` does, and UsageError for fewer than one.
+        """
+        if num_samples < 1:
+            raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
         rows = generate_all(
             self.model,
             self.prompt_ids(prompt),
@@ -155,6 +161,11 @@ class LanguageModel:
         """The ids that a completion of `prompt` starts from; if empty the end-of-text token, which begins documents."""
         return self._ids(prompt) or [self._start()]
 
+    def read_from(self, ids: Sequence[int]) -> int:
+        """How many of a prompt's `ids` stand before those that the completion goes on from: more than fit into the
+        context are not read."""
+        return window_start(len(ids), self.model.config.context_length)
+
     def completion(self, row: Generated) -> Completion:
         """A finished row as a completion."""
         assert row.finish_reason in ("stop", "length")
@@ -174,7 +185,10 @@ class LanguageModel:
                 return []
             ids = self.tokenizer.encode(text)
         else:
-            ids = [int(token) for token in text]
+            try:
+                ids = [operator.index(token) for token in text]
+            except TypeError as error:
+                raise UsageError(f"A prompt is a text or a list of token ids, not {_shown(text)}.") from error
         outside = [token for token in ids if not 0 <= token < self.vocab_size]
         if outside:
             named = ", ".join(map(str, outside[:5])) + (", …" if len(outside) > 5 else "")
@@ -191,6 +205,10 @@ class LanguageModel:
                 "Give a prompt to go on from.",
             )
         return self.eot
+
+
+def _shown(value: object) -> str:
+    return repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__}"
 
 
 def _request(

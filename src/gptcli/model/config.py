@@ -36,7 +36,7 @@ class GPTConfig:
             nearest = [width for width in (below, below + self.n_heads) if width]
             faults.append(
                 Fault(
-                    f"--emb-dim {self.emb_dim} can't be divided among --n-heads {self.n_heads}.",
+                    f"A width (emb_dim) of {self.emb_dim} can't be divided among {self.n_heads} heads (n_heads).",
                     f"The nearest widths that can: {', '.join(map(str, nearest))}.",
                 )
             )

@@ -7,6 +7,7 @@ A checkpoint is written as `transformers` writes a `GPT2LMHeadModel`: `config.js
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from gptcli.errors import Fault, UserError
 from gptcli.model.config import GPTConfig
+from gptcli.model.locate import damage_hint
 from gptcli.model.network import GPT, INIT_STD, LAYER_NORM_EPS
 
 WEIGHTS, WEIGHTS_INDEX, CONFIG, GENERATION_CONFIG = (
@@ -97,13 +99,21 @@ def write_model(folder: Path, model: GPT, eot: int | None) -> None:
     tokenizer."""
     config = model.config
     tensors = to_huggingface(config, model.state_dict())
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS)
     described = describe(config, eot)
     if not config.qkv_bias:
         described[MISSING_BIASES] = ["attn.c_attn"]
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     generation = {"bos_token_id": eot, "eos_token_id": eot, "pad_token_id": eot, "do_sample": True}
     (folder / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write a safetensors file that may be read by whoever may read the files beside it."""
+    file.touch()  # with the permissions of any new file; the library writes one that is private and renames it
+    permissions = stat.S_IMODE(file.stat().st_mode)
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(permissions)
 
 
 def describe(config: GPTConfig, eot: int | None) -> dict[str, Any]:
@@ -230,5 +240,5 @@ def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True
             with safe_open(file, framework="pt") as opened:
                 tensors |= {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{file} is damaged or can't be read: {error}.") from error
+            raise UserError(f"{file} is damaged or can't be read: {error}.", damage_hint(folder)) from error
     return tensors

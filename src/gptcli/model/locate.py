@@ -15,7 +15,27 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 def checkpoints_of(run: Path) -> list[Path]:
     """The whole checkpoints of a run folder, oldest first. One that is being written has another name."""
     folders = [path for path in (run / CHECKPOINTS).glob("step_*") if _CHECKPOINT_NAME.fullmatch(path.name)]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("step_")))
+    return sorted(folders, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of steps that a checkpoint folder has in its name."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def damage_hint(folder: Path) -> str:
+    """What to do about a damaged file in a model's folder: the checkpoint before it, where there is one."""
+    if _CHECKPOINT_NAME.fullmatch(folder.name) and folder.parent.name == CHECKPOINTS:
+        before = [path for path in checkpoints_of(folder.parent.parent) if step_of(path) < step_of(folder)]
+        if not before:
+            return "The run has no earlier checkpoint; gpt train --fresh starts it again."
+        return f"Name the one before it, --model {before[-1]}, or remove {folder}: the run then continues from there."
+    return "Copy the folder again from where it came from."
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model of that name would be looked for on the Hugging Face Hub."""
+    return not Path(name).exists() and "/" in name and bool(_HUB_ID.fullmatch(name))
 
 
 def locate_model(name: str | None) -> Path:
@@ -40,11 +60,12 @@ def locate_model(name: str | None) -> Path:
         )
     if folder.exists():
         raise UsageError(f"{name} is a file; a model is a folder.", f"Did you mean '{folder.parent}'?")
-    if _HUB_ID.fullmatch(name) and "/" in name:
+    if is_hub_id(name):
         return _from_hub(name)
     siblings = [str(path) for path in folder.parent.glob("*") if path.is_dir()] if folder.parent.is_dir() else []
     close = nearest(name, siblings)
-    raise UsageError(f"There is no model at {name}.", f"Did you mean '{close}'?" if close else "")
+    what = "a run, a checkpoint, a Hugging Face folder or a Hub id such as openai-community/gpt2"
+    raise UsageError(f"There is no model at {name}.", f"Did you mean '{close}'?" if close else f"Name {what}.")
 
 
 def _newest_under(log: Path) -> Path:

@@ -113,8 +113,12 @@ class GPT(nn.Module):
         return logits
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """What the head reads: the final, normalised hidden states (B, T, C)."""
+        """What the head reads: the final, normalised hidden states (B, T, C). Raises ValueError past the context."""
         start = cache.length if cache else 0
+        if start + ids.shape[1] > self.config.context_length:
+            raise ValueError(
+                f"a sequence of {start + ids.shape[1]} tokens; the model's context holds {self.config.context_length}"
+            )
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
         x = self.dropout(x)

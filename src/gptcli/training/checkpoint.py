@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch.optim import Optimizer
 
 from gptcli.errors import UserError
-from gptcli.model.huggingface import read_model, write_model
-from gptcli.model.locate import CHECKPOINTS, checkpoints_of
+from gptcli.model.huggingface import read_model, save_tensors, write_model
+from gptcli.model.locate import CHECKPOINTS, checkpoints_of, damage_hint
 from gptcli.model.network import GPT
 from gptcli.tokenizer import Tokenizer
 from gptcli.tokenizer_files import write_tokenizer
@@ -60,7 +59,7 @@ def save(
         if tokenizer:
             write_tokenizer(hidden, tokenizer, model.config.context_length)
         optimizer_steps, moments = _optimizer_tensors(model, optimizer)
-        save_file(moments, hidden / TRAINING / OPTIMIZER)
+        save_tensors(moments, hidden / TRAINING / OPTIMIZER)
         state = asdict(progress) | {"optimizer_steps": optimizer_steps}
         (hidden / TRAINING / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         _flush(hidden)
@@ -111,7 +110,7 @@ def restore(folder: Path, model: GPT, optimizer: Optimizer) -> None:
                 saved[i] = {moment: opened.get_tensor(f"{name}.{moment}") for moment in _MOMENTS}
                 saved[i]["step"] = torch.tensor(float(steps))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is damaged or missing: {error}.") from error
+        raise UserError(f"{file} is damaged or missing: {error}.", damage_hint(folder)) from error
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

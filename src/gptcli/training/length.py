@@ -12,15 +12,10 @@ ORIGINAL_STEPS = 19_073  # 10 B tokens in steps of 2**19
 
 
 def run_steps(settings: TrainSettings, windows: int, windows_per_step: int) -> int:
-    """Steps of the run over data of so many windows, by the rules of --max-iters and --n-epochs.
+    """Steps of the run over data of so many windows, at least one, by the rules of --max-iters and --n-epochs.
 
     Raises UsageError for data that is too short.
     """
-    if windows == 0:
-        raise UsageError(
-            "The training split is shorter than one sequence.",
-            "Tokenize more text, or train with a smaller --context-length.",
-        )
     if settings.max_iters and settings.n_epochs is None:
         return settings.max_iters
     passes = settings.n_epochs or 1.0
@@ -35,19 +30,19 @@ def run_steps(settings: TrainSettings, windows: int, windows_per_step: int) -> i
     return min(settings.max_iters or (steps if settings.n_epochs else ORIGINAL_STEPS), steps)
 
 
-def run_warmup(settings: TrainSettings, steps: int, notes: list[str]) -> int:
-    """A warm-up by default or preset that would not end in time is shortened to a tenth of the run, with a note.
+def run_warmup(settings: TrainSettings, steps: int) -> tuple[int, str]:
+    """The steps of warm-up and a note, empty as a rule: a warm-up by default or preset that would not end in time is
+    shortened to a tenth of the run.
 
     Raises UsageError for one that was asked for: it is not changed.
     """
     warmup = settings.warmup_iters
     if warmup < steps:
-        return warmup
+        return warmup, ""
     of_preset = PRESETS.get(settings.preset or "", {}).get("warmup_iters")
     if "warmup_iters" in settings.model_fields_set and warmup != of_preset:
         raise UsageError(
             f"--warmup-iters {warmup} does not end within the run's {steps} steps.",
             f"Try --warmup-iters {steps // 10}.",
         )
-    notes.append(f"The run has {steps} steps, so warm-up takes {steps // 10} in place of {warmup}.")
-    return steps // 10
+    return steps // 10, f"The run has {steps} steps, so warm-up takes {steps // 10} in place of {warmup}."

@@ -12,10 +12,11 @@ import torch
 from gptcli.data.batches import WindowReader
 from gptcli.data.locks import FolderLock
 from gptcli.distributed.group import Group
-from gptcli.distributed.runtime import detect, resolve_device
+from gptcli.distributed.orphans import ending_with
+from gptcli.distributed.runtime import detect, launcher, resolve_device
 from gptcli.errors import ToldElsewhereError, UsageError, UserError
 from gptcli.model.huggingface import read_model
-from gptcli.model.locate import checkpoints_of
+from gptcli.model.locate import CHECKPOINTS, checkpoints_of
 from gptcli.model.network import GPT
 from gptcli.optim.adamw import make_adamw
 from gptcli.settings import TrainSettings
@@ -29,16 +30,20 @@ from gptcli.training.signals import StopSignals
 from gptcli.training.step import Batches, Trainee
 from gptcli.training.telemetry import PeakMemory
 
+# What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
+_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.RUN)
+
 
 @dataclass(frozen=True)
 class Continuation:
     """What the first process found in the run folder: the checkpoint to go on from, where it stood and with what
-    warm-up it had been set up, and notes."""
+    warm-up it had been set up, notes, and where it moved an earlier run."""
 
     folder: Path | None
     progress: Progress | None
     warmup: int | None
     notes: tuple[str, ...]
+    moved_to: Path | None = None
 
 
 def train(
@@ -66,17 +71,28 @@ def train(
     device = resolve_device(settings.device, ranks.local_rank)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
+        if ranks.launched:
+            stack.enter_context(ending_with(launcher()))
         group = stack.enter_context(Group(ranks, device))
         run = Path(settings.log_dir)
         found = group.on_main(lambda: _open_run(run, setup, stack))
+        setup = _continued(setup, run, found)
         for note in (*setup.notes, *found.notes):
             tell(Note(note))
-        if found.warmup is not None:  # a run that grows has its warm-up behind it
-            setup = replace(setup, warmup=found.warmup)
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, _last_val_loss(run), None, already_finished=True)
         return _run(setup, group, found, stop, tell, command)
+
+
+def _continued(setup: Setup, run: Path, found: Continuation) -> Setup:
+    """The set-up with what depends on the run that was found: one that goes on keeps its warm-up, even if it grows; the
+    weights of one that was moved aside are found where they now are."""
+    if found.warmup is not None:
+        return replace(setup, warmup=found.warmup, notes=tuple(n for n in setup.notes if n != setup.warmup_note))
+    if found.moved_to and setup.init_from and run.resolve() in setup.init_from.resolve().parents:
+        return replace(setup, init_from=found.moved_to / setup.init_from.resolve().relative_to(run.resolve()))
+    return setup
 
 
 def _run(
@@ -144,34 +160,42 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
 
 def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
     """Lock the run folder until `stack` closes, and find where to go on, or make it ready for a new run."""
-    notes = _move_aside(run) if setup.settings.fresh else []
     stack.enter_context(FolderLock(run))
+    moved_to = _move_aside(run) if setup.settings.fresh else None
     checkpoint.remove_unfinished(run)
     recorded, checkpoints = record.read(run), checkpoints_of(run)
     if not checkpoints:
         _drop_rows_past(run, None)
-        return Continuation(None, None, None, tuple(notes))
+        notes = (f"The run that was in {run} now lies in {moved_to}.",) if moved_to else ()
+        return Continuation(None, None, None, notes, moved_to)
     if recorded is None:
         raise UsageError(
             f"{run} holds checkpoints but no {record.RUN}, so what they were trained with is not known.",
             "Choose another --log-dir, start from one of them with --init-from, or move them aside with --fresh.",
         )
-    notes += record.check_same(run, recorded, setup)
+    changes = record.check_same(run, recorded, setup)
     progress = checkpoint.read_progress(checkpoints[-1])
     _drop_rows_past(run, progress)
-    return Continuation(checkpoints[-1], progress, recorded["warmup"], tuple(notes))
+    return Continuation(checkpoints[-1], progress, recorded["warmup"], tuple(changes))
 
 
-def _move_aside(run: Path) -> list[str]:
-    """Rename an existing run to the first free `<name>.<number>`."""
-    run = run.resolve()
+def _move_aside(run: Path) -> Path | None:
+    """Move an existing run into the first free `<name>.<number>` beside its folder, whose lock must be held; returns
+    where it lies. What else is in the folder is not the run's and stays: data, other runs, somebody's work."""
+    own = [path for name in _OWN if (path := run / name).exists()]
     if not ((run / record.RUN).exists() or checkpoints_of(run)):
-        return []  # no run: whatever else lies there is not ours to move
-    with FolderLock(run):  # a run that is being written is not moved
-        pass
-    aside = next(path for i in range(1, 10_000) if not (path := run.with_name(f"{run.name}.{i}")).exists())
-    run.rename(aside)
-    return [f"The run that was in {run} now lies in {aside}."]
+        return None
+    whole = run.resolve()  # beside the folder itself, where a link leads to it
+    aside = next(path for i in range(1, 10_000) if not (path := whole.with_name(f"{whole.name}.{i}")).exists())
+    try:
+        aside.mkdir()
+        for path in own:
+            path.rename(aside / path.name)
+    except OSError as error:
+        raise UserError(
+            f"The run in {run} could not be moved to {aside}: {error.strerror or error}.", "Choose another --log-dir."
+        ) from error
+    return aside
 
 
 def _drop_rows_past(run: Path, progress: Progress | None) -> None:
