@@ -576,7 +576,7 @@ def test_a_finished_folder_that_lost_a_shard_is_not_taken_for_done(tmp_path: Pat
     path = save_jsonl(tmp_path / "a.jsonl", TEXTS)
     run(tmp_path, path)
     (tmp_path / "out" / "train_000001.npy").unlink()
-    with pytest.raises(UsageError, match="train_000001"):
+    with pytest.raises(UserError, match="train_000001"):
         run(tmp_path, path)
 
 

@@ -130,7 +130,7 @@ def test_all_damaged_shards_are_told_at_once(tmp_path: Path) -> None:
     np.save(tmp_path / "train_000005.npy", np.array([{"a": 1}]), allow_pickle=True)
     (tmp_path / "train_000006.bin").write_bytes(bytes(3000))
     (tmp_path / "train_000007.npy").write_bytes(b"")
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UserError) as caught:
         open_shards(tmp_path)
     messages = [fault.message for fault in caught.value.faults]
     assert len(messages) == 7
@@ -142,14 +142,14 @@ def test_a_manifest_is_held_against_the_files(tmp_path: Path) -> None:
     np.save(tmp_path / "train_000001.npy", np.zeros(10, dtype=np.uint16))
     np.save(tmp_path / "train_000009.npy", np.zeros(10, dtype=np.uint16))  # not in the manifest: not read
     manifest_of({"train_000001.npy": 11, "train_000002.npy": 5}).write(tmp_path)
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(UserError) as caught:
         open_shards(tmp_path)
     assert len(caught.value.faults) == 2
     manifest_of({"train_000001.npy": 10}).write(tmp_path)
     shards = open_shards(tmp_path)
     assert len(shards.split("train")) == 10
     assert (shards.tokenizer_name, shards.vocab_size, shards.eot) == ("gpt2", 50257, 50256)
-    with pytest.raises(UsageError, match="no val shards"):
+    with pytest.raises(UserError, match="no val shards"):
         shards.split("val")
 
 
