@@ -434,7 +434,7 @@ def test_results_come_in_order_and_only_so_many_bundles_are_read_ahead() -> None
     for count in range(1, 400):
         given, size = next(results)
         assert given.at.file == size == count
-        assert taken - count <= 2 * executor._BUNDLES_PER_WORKER
+        assert taken - count <= 2 * executor._BUNDLES_PER_PROCESS + 1
     results.close()
 
 

@@ -24,8 +24,8 @@ from gptcli.errors import UserError
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-_BUNDLES_PER_WORKER = 3
-_MOST_WORKERS = 61 if os.name == "nt" else 10_000  # Windows waits for no more processes than that
+_BUNDLES_PER_PROCESS = 3
+_MOST_PROCESSES = 61 if os.name == "nt" else 10_000  # Windows waits for no more processes than that
 
 
 class Job(Protocol[R_co]):
@@ -43,33 +43,37 @@ class Executor(Protocol):
 
 
 class LocalProcesses:
-    """Processes of this machine; with one worker it is this process alone.
+    """Processes of this machine, this one among them: it works too while the others have enough to do.
 
-    Starting others takes about a second, in which this one does the work.
+    Starting others takes about a second, in which this one works alone.
     """
 
     def __init__(self, workers: int) -> None:
-        self.workers = min(workers, _MOST_WORKERS)
+        self.others = min(workers - 1, _MOST_PROCESSES)
 
     def run(self, bundles: Iterator[Bundle], job: Job[R]) -> Generator[tuple[Bundle, R]]:
         """See Executor. Raises UserError when a process dies."""
-        if self.workers == 1:
+        if not self.others:
             work = job.prepare()
             for bundle in bundles:
                 yield bundle, work(bundle)
             return
         # Spawned, not forked: a fork copies the locks of threads that it doesn't copy, and deadlocks.
         pool = ProcessPoolExecutor(
-            self.workers,
+            self.others,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
             initargs=(job,),
         )
         try:
             with _interrupts_held_back():  # the processes are started here
-                started = [pool.submit(_ready) for _ in range(self.workers)]
-            yield from self._alone(bundles, job, started)
-            yield from self._by_pool(bundles, pool)
+                started = [pool.submit(_ready) for _ in range(self.others)]
+            work = job.prepare()
+            for bundle in bundles:
+                yield bundle, work(bundle)
+                if any(future.done() for future in started):
+                    break
+            yield from self._together(bundles, pool, work)
         except BrokenProcessPool as error:
             raise UserError(
                 "A process that was encoding died.",
@@ -78,17 +82,19 @@ class LocalProcesses:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _alone(self, bundles: Iterator[Bundle], job: Job[R], started: list[Future[None]]) -> Iterator[tuple[Bundle, R]]:
-        """Work in this process until one of the others can."""
-        work = job.prepare()
-        while not any(future.done() for future in started) and (bundle := next(bundles, None)):
-            yield bundle, work(bundle)
-
-    def _by_pool(self, bundles: Iterator[Bundle], pool: ProcessPoolExecutor) -> Iterator[tuple[Bundle, Any]]:
-        under_way: deque[tuple[Bundle, Future[Any]]] = deque()
+    def _together(
+        self, bundles: Iterator[Bundle], pool: ProcessPoolExecutor, work: Callable[[Bundle], R]
+    ) -> Iterator[tuple[Bundle, R]]:
+        """A bundle goes to the others while they have few waiting, else it is done here."""
+        under_way: deque[tuple[Bundle, Future[R]]] = deque()
         for bundle in bundles:
-            under_way.append((bundle, pool.submit(_work_on, bundle)))
-            if len(under_way) >= _BUNDLES_PER_WORKER * self.workers:
+            if sum(not future.done() for _, future in under_way) < _BUNDLES_PER_PROCESS * self.others:
+                under_way.append((bundle, pool.submit(_work_on, bundle)))
+            else:
+                here: Future[R] = Future()
+                here.set_result(work(bundle))
+                under_way.append((bundle, here))
+            while under_way and (under_way[0][1].done() or len(under_way) > 2 * _BUNDLES_PER_PROCESS * self.others):
                 oldest, future = under_way.popleft()
                 yield oldest, future.result()
         while under_way:
