@@ -741,6 +741,72 @@ def test_lines_of_standard_input_are_documents(tmp_path: Path) -> None:
         piped(tmp_path, b"one line\n\nanothen", val_tokens=0)
 
 
+@pytest.mark.parametrize("limit", [{"limit_tokens": 50}, {"limit_documents": 7}])
+@pytest.mark.parametrize("separator", [None, "aa"])
+def test_standard_input_is_read_no_further_than_it_is_needed(
+    tmp_path: Path, limit: dict[str, int], separator: str | None
+) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            piece = b"baaac\n" * 1000
+            buffer[: len(piece)] = piece
+            return len(piece)
+
+    stdin = io.BufferedReader(Endless(), 2**13)
+    settings = TokenizeSettings(
+        sources=("-",), local_dir=str(tmp_path / "out"), val_tokens=0, separator=separator, **limit
+    )
+    summary = tokenize(settings, stdin=stdin)
+    assert summary.tokens == limit.get("limit_tokens", summary.tokens)
+    assert summary.documents == limit.get("limit_documents", summary.documents)
+    again = tokenize(settings, stdin=io.BufferedReader(Endless(), 2**13))
+    assert again.already_done
+
+
+def test_a_source_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    path = save_jsonl(tmp_path / "a.jsonl", TEXTS)
+
+    def change(at: Progress) -> None:
+        path.write_text(path.read_text() + '{"text": "more"}\n')
+
+    with pytest.raises(UserError, match="changed while it was read"):
+        tokenize(TokenizeSettings(sources=(str(path),), local_dir=str(tmp_path / "out")), change)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_tokenizer_of_the_users_own_stays_where_it_is(tmp_path: Path, fresh: bool) -> None:
+    mine = tmp_path / "out" / "tokenizer.json"
+    mine.parent.mkdir()
+    mine.write_text("{}")
+    (tmp_path / "bad.jsonl").write_text("no json")
+    with pytest.raises(UserError, match="line 1"):
+        run(tmp_path, tmp_path / "bad.jsonl", fresh=fresh)
+    path = save_jsonl(tmp_path / "a.jsonl", TEXTS)
+    with pytest.raises(UsageError, match=r"holds a tokenizer\.json of its own"):
+        run(tmp_path, path, tokenizer_model="chars", fresh=fresh)
+    run(tmp_path, path, fresh=fresh)
+    assert mine.read_text() == "{}"
+
+
+def test_a_tokenizer_may_lie_where_the_shards_are_put(tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "tokenizer.json"
+    mine.parent.mkdir()
+    mine.write_text(get_tokenizer("gpt2").to_json(), encoding="utf-8")
+    path = save_jsonl(tmp_path / "a.jsonl", TEXTS)
+    assert run(tmp_path, path, tokenizer_model=str(mine)).tokens == len(tokens_of(TEXTS))
+    assert run(tmp_path, path, tokenizer_model=str(mine)).already_done
+
+
+def test_where_all_is_left_out_the_first_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(UsageError, match=r"2 left out, the first being .*a\.jsonl, line 1: no key 'text'"):
+        run(tmp_path, tmp_path / "a.jsonl", on_error="skip")
+
+
 def test_standard_input_is_cut_at_the_separator(tmp_path: Path) -> None:
     piped(tmp_path, b"one\nline||two", separator="||", val_tokens=0)
     assert shard_contents(tmp_path / "out")["train_000001.npy"] == tokens_of(["one\nline", "two"])

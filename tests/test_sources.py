@@ -252,10 +252,30 @@ def test_a_file_may_move_but_its_content_counts_even_at_the_same_size(tmp_path: 
     assert moved.differences(before, ask=True) == []
     big[2_000_001] ^= 1  # between the pieces that the checksum is of
     (tmp_path / "b" / "x.txt").write_bytes(big)
-    assert moved.differences(before, ask=True) == [f"another content of {(tmp_path / 'b' / 'x.txt').as_posix()}"]
+    changed = f"{(tmp_path / 'b' / 'x.txt').as_posix()} as it was before its last change (of the same size)"
+    assert moved.differences(before, ask=True) == [changed]
     (tmp_path / "b" / "y.txt").write_text("")
     more = open_source(TokenizeSettings(sources=(str(tmp_path / "b"),)))
     assert more.differences(before, ask=True) == ["1 files (now 2)"]
+
+
+def test_what_this_command_wrote_and_what_is_no_file_is_no_source(tmp_path: Path) -> None:
+    for name in ("a.json", "shards/manifest.json", "shards/tokenizer.json", "shards/b.txt", "manifest.json.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"text": "x"}')
+    source = open_source(TokenizeSettings(sources=(str(tmp_path),)))
+    (record,) = source.record()
+    assert isinstance(record["files"], list)
+    names = [Path(entry["path"]).name for entry in record["files"] if isinstance(entry, dict)]  # type: ignore[arg-type]
+    assert names == ["a.json", "manifest.json.txt", "b.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are POSIX")
+def test_a_pipe_is_refused_with_the_way_to_read_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    (fault,) = faults(tmp_path / "a.txt")
+    assert "no regular file" in fault.message
+    assert "| gpt tokenize -" in fault.hint
 
 
 def test_of_many_files_one_checksum_is_kept(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -81,12 +81,19 @@ class TokenizeSettings(CommandSettings):
 
     command = "tokenize"
 
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        """What would be ignored is refused."""
+        if self.verify is not None and (self.sources or self.fresh):
+            raise ValueError("--verify only checks a folder; leave the sources and --fresh out")
+        return self
+
     sources: tuple[Name, ...] = argument(
         (),
         "Files (.txt .md .jsonl .json .csv .parquet .arrow, also .gz .zst .xz .bz2), folders, globs, addresses, or - "
         "for standard input. Without any: a Hugging Face dataset.",
     )
-    dataset_path: str = option("HuggingFaceFW/fineweb-edu", "Dataset on the Hugging Face Hub.", "Source")
+    dataset_path: str = option("HuggingFaceFW/fineweb-edu", "Dataset on the Hugging Face Hub.", "Source", min_length=1)
     remote_name: str = option("sample-10BT", "Configuration of that dataset.", "Source")
     split: str = option("train", "Split of that dataset.", "Source")
     text_column: str = option("text", "Column or JSON key that holds the text.", "Source")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
 gpt tokenize --local-dir edu_fineweb10B
 gpt tokenize books.parquet notes/*.md --local-dir books
-zstdcat corpus.jsonl.zst | gpt tokenize - --limit-tokens 1e9
+cat notes/*.txt | gpt tokenize - --separator "\\n\\n" --local-dir notes
 gpt tokenize --verify books"""
 
 _SHOWN_PROBLEMS = 10

@@ -94,6 +94,15 @@ def summary_of(folder: Path, manifest: Manifest) -> Summary:
     )
 
 
+def _nothing_left(tally: Tally) -> NothingToTrainOnError:
+    if tally.skipped:
+        told = f"Nothing with text is left: {tally.skipped:,} left out, the first being {tally.problems[0]}."
+        return NothingToTrainOnError(told, "Mend them.")
+    return NothingToTrainOnError(
+        "The sources hold no text, as far as they are taken.", "Give files with text."
+    )
+
+
 Listener = Callable[[Progress], None]
 
 
@@ -144,13 +153,18 @@ class Assembly:
             update={"sources": self._sources.record(), "options": options_of(settings), "characters": characters}
         )
         journal.write(folder)
+        states = self._sources.states()
         with closing(
             ShardWriter(folder, job.dtype, settings.shard_size, settings.val_tokens, journal.parts, self._room)
         ) as writer:
             continued = writer.tokens
             self._assemble(writer, journal, job)
+            if self._sources.states() != states:
+                raise NothingToTrainOnError(
+                    "A file was changed while it was read.", "Start again when all is complete."
+                )
             if self._tally.bytes == 0:
-                raise NothingToTrainOnError("The sources hold no text.", "Give files that are not empty.")
+                raise _nothing_left(self._tally)
             shards = writer.finish()
         if not tokenizer.is_packaged:
             save_tokenizer(folder, tokenizer)

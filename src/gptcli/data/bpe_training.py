@@ -19,7 +19,7 @@ import numpy as np
 from gptcli.data import standard_input
 from gptcli.data.durable import check_writable, write_bytes
 from gptcli.data.retries import Told
-from gptcli.data.sources import Sources, open_source
+from gptcli.data.sources import Sources, open_source, unescape
 from gptcli.errors import UsageError, UserError
 from gptcli.settings import TokenizerTrainSettings, TokenizeSettings
 from gptcli.tokenizer import END_OF_TEXT, Tokenizer, get_tokenizer
@@ -96,9 +96,11 @@ def train_tokenizer(
     sources = open_source(_as_tokenize(settings), told)
     with tempfile.TemporaryDirectory(prefix="gpt-") as kept:
         if sources.reads_standard_input:
+            separator = unescape(settings.separator or "\n").encode()
+            enough = standard_input.Enough(separator, settings.limit_documents, settings.limit_bytes)
             if stdin is None:
                 raise UsageError("Standard input is not open.", "Give files.")
-            sources = sources.with_standard_input(standard_input.keep(stdin, Path(kept), look_only=False))
+            sources = sources.with_standard_input(standard_input.keep(stdin, Path(kept), enough, look_only=False))
         corpus = _Corpus(sources, settings.limit_documents, settings.limit_bytes, began, progress, told)
         json_text = _interruptible(lambda: _trained(corpus.pieces(), settings.vocab_size, settings.split), corpus)
     tokenizer = Tokenizer(LibraryVocabulary(str(path), json_text, _end_of(json_text)))

@@ -58,3 +58,10 @@ class Limits:
         return (self.documents is not None and tally.documents > self.documents) or (
             self.tokens is not None and tally.tokens >= self.tokens
         )
+
+
+def longest_token(tokenizer: Tokenizer | None) -> int:
+    """The most bytes of text that a token stands for; None is for a tokenizer of characters."""
+    if tokenizer is None:
+        return 4
+    return max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))

@@ -10,6 +10,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from gptcli.data.formats import KINDS, is_known
+from gptcli.data.manifest import MANIFEST_FILE
+from gptcli.data.output import TOKENIZER_FILES
 from gptcli.errors import Fault, nearest
 
 _MAGIC = re.compile(r"[*?\[]")
@@ -43,7 +45,10 @@ def expand(argument: str, faults: list[Fault]) -> list[Path]:
         faults.append(Fault("A source is an empty name.", "Give a file, a folder or a glob in quotes."))
         return []
     if path.is_dir():
-        files = _inside(path)
+        files = _inside(path, faults)
+    elif path.exists() and not path.is_file():
+        faults.append(Fault(f"{argument} is no regular file.", "Pipe it: ... | gpt tokenize -"))
+        return []
     elif path.exists():
         if not is_known(path.name):
             faults.append(Fault(f"{argument} is of no kind that can be read.", f"The kinds are: {KINDS}."))
@@ -51,7 +56,7 @@ def expand(argument: str, faults: list[Fault]) -> list[Path]:
         return [path]
     elif _MAGIC.search(argument):
         matches = _glob(path)
-        files = [file for match in matches for file in (_inside(match) if match.is_dir() else [match])]
+        files = [file for match in matches for file in (_inside(match, faults) if match.is_dir() else [match])]
         files = [file for file in files if is_known(file.name)]
     else:
         faults.append(Fault(f"There is no file or folder {argument}.", _hint(path)))
@@ -61,11 +66,18 @@ def expand(argument: str, faults: list[Fault]) -> list[Path]:
     return files
 
 
-def _inside(folder: Path) -> list[Path]:
-    """Files of known kinds in the folder and below, sorted by path alike on every system; no hidden ones."""
+def _inside(folder: Path, faults: list[Fault]) -> list[Path]:
+    """Files of known kinds in the folder and below, sorted by path alike on every system; no hidden ones, and none that
+    lie beside token shards, which were made by this command."""
+
+    def unreadable(error: OSError) -> None:
+        faults.append(Fault(f"The folder {error.filename} can't be read: {error.strerror}.", "Check its permissions."))
+
     found = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if MANIFEST_FILE in names:
+            names = [name for name in names if name not in (MANIFEST_FILE, *TOKENIZER_FILES)]
         found += [Path(root) / name for name in names if is_known(name) and name[0] != "."]
     return sorted(found, key=lambda path: path.parts)
 

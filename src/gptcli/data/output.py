@@ -18,7 +18,7 @@ TOKENIZER_FILES = (TOKENIZER, TOKENIZER_CONFIG)
 
 _SHARD_NAME = re.compile(r"(val_0{6}|train_[0-9]{6,}|\.?part_[0-9]{6,})\.npy")
 _PIECE_NAME = re.compile(r"\.part_[0-9]{6,}\.npy")
-_OWN = {JOURNAL_FILE, MANIFEST_FILE, *TOKENIZER_FILES, "tokenizer.tiktoken"}
+_OWN = {MANIFEST_FILE, *TOKENIZER_FILES, "tokenizer.tiktoken"}
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -55,6 +55,15 @@ def prepare(folder: Path, fresh: bool) -> Path | None:
     return moved
 
 
+def check_tokenizer_place(folder: Path, tokenizer_model: str) -> None:
+    """Raise UsageError where a tokenizer of the user's own lies where another is to be put."""
+    mine = folder / TOKENIZER_FILES[0]
+    ours = (folder / MANIFEST_FILE).exists() or is_unfinished(folder)
+    named = Path(tokenizer_model).resolve() in (mine.resolve(), folder.resolve())
+    if mine.exists() and not ours and not named:
+        raise UsageError(f"{folder} holds a {mine.name} of its own.", "Give another --local-dir.")
+
+
 def finish(folder: Path) -> None:
     """Take away what only going on needs: the manifest has been written."""
     forget_fetched(folder)
@@ -78,10 +87,10 @@ def forget_fetched(folder: Path) -> None:
 def clear(folder: Path) -> None:
     """Remove the shards of an unfinished call, the journal last, so that a clearing that is cut off can be done again.
 
-    What was fetched stays: it serves the next call too.
+    What was fetched stays: it serves the next call too. Tokenizer files stay, which the user may have put there.
     """
     for path in folder.iterdir():
-        if _is_own(path.name) and path.name != JOURNAL_FILE:
+        if is_shard(path.name) or _published(path.name) in _OWN - {*TOKENIZER_FILES}:
             path.unlink(missing_ok=True)
     (folder / JOURNAL_FILE).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty, or not there
@@ -95,10 +104,6 @@ def restore(folder: Path, aside: Path) -> None:
     aside.rmdir()
 
 
-def _is_own(name: str) -> bool:
-    return _published(name) in _OWN or f".{_published(name)}" in _OWN or is_shard(name)
-
-
 def _published(name: str) -> str:
     """The name that a file being written will have. A hidden one is written under the name of a visible one."""
     return name[1:-4] if name.startswith(".") and name.endswith(".tmp") else name
@@ -106,7 +111,8 @@ def _published(name: str) -> str:
 
 def _move_aside(folder: Path) -> Path | None:
     """Move shards and what belongs to them into a folder beside this one. Other files stay where they are."""
-    old = [path for path in folder.iterdir() if path.suffix in SUFFIXES or path.name in _OWN]
+    own = _OWN if (folder / MANIFEST_FILE).exists() else _OWN - {*TOKENIZER_FILES}
+    old = [path for path in folder.iterdir() if path.suffix in SUFFIXES or path.name in own]
     if not old:
         return None
     whole = folder.resolve()

@@ -16,11 +16,12 @@ from gptcli.data.encoder import MismatchError
 from gptcli.data.executor import Executor
 from gptcli.data.identity import CHARACTERS, differences
 from gptcli.data.journal import Journal
+from gptcli.data.limits import longest_token
 from gptcli.data.locks import FolderLock
 from gptcli.data.manifest import Manifest
 from gptcli.data.retries import Told
 from gptcli.data.shards import open_shards
-from gptcli.data.sources import Sources, open_source
+from gptcli.data.sources import Sources, open_source, unescape
 from gptcli.data.writer import NothingToTrainOnError
 from gptcli.errors import Fault, UsageError, UserError
 from gptcli.settings import TokenizeSettings, data_folder
@@ -64,7 +65,7 @@ def tokenize(
         if settings.fresh:
             output.forget_fetched(folder)
         if sources.reads_standard_input and stdin is not None:
-            sources = sources.with_standard_input(_kept(stdin, folder, settings))
+            sources = sources.with_standard_input(_kept(stdin, folder, settings, tokenizer))
         if not settings.fresh and (done := _finished(folder, sources, tokenizer, settings)):
             output.finish(folder)  # which the call that made it may not have come to
             return done
@@ -75,6 +76,8 @@ def tokenize(
             return Assembly(chosen, sources, tokenizer, folder, executor, told, progress)
 
         work = assembly(settings.engine)
+        if tokenizer is None or not tokenizer.is_packaged:
+            output.check_tokenizer_place(folder, settings.tokenizer_model)
         moved_to = None if journal else output.prepare(folder, settings.fresh)
         try:
             try:
@@ -109,10 +112,17 @@ def verify(folder: Path) -> VerifyReport:
     return VerifyReport(folder, len(manifest.shards), manifest.totals.tokens)
 
 
-def _kept(stdin: BinaryIO, folder: Path, settings: TokenizeSettings) -> standard_input.StandardInput:
+def _kept(
+    stdin: BinaryIO, folder: Path, settings: TokenizeSettings, tokenizer: Tokenizer | None
+) -> standard_input.StandardInput:
     begun = None if settings.fresh else Journal.read(folder)
     holds_tokens = not settings.fresh and (Manifest.read(folder) is not None or bool(begun and begun.parts))
-    return standard_input.keep(stdin, folder, look_only=holds_tokens)
+    enough = standard_input.Enough(
+        separator=unescape(settings.separator or "\n").encode(),
+        documents=settings.limit_documents,
+        size=settings.limit_tokens and settings.limit_tokens * longest_token(tokenizer),
+    )
+    return standard_input.keep(stdin, folder, enough, look_only=holds_tokens)
 
 
 def _finished(

@@ -131,6 +131,11 @@ class Sources:
                 found += _changes(before, origin.record())
         return found
 
+    def states(self) -> list[tuple[int, int]]:
+        """Size and time of the last change of every local file, by which a change meanwhile is seen."""
+        found = [file.path.stat() for file in self._files if isinstance(file.path, Path)]
+        return [(state.st_size, state.st_mtime_ns) for state in found]
+
     def total_bytes(self) -> int | None:
         """The size of all files; None where a server doesn't tell."""
         total = 0
@@ -275,7 +280,9 @@ def _changes(before: dict[str, JsonValue], now: dict[str, JsonValue]) -> list[st
     if len(old) != len(new):
         return [f"{len(old)} files (now {len(new)})"]
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if isinstance(a, dict) and isinstance(b, dict)]
-    changed = [b for a, b in pairs if {**a, "path": ""} != {**b, "path": ""}]
+    changed = [b for a, b in pairs if {**a, "path": "", "changed_ns": 0} != {**b, "path": "", "changed_ns": 0}]
+    if not changed and (touched := [b for a, b in pairs if a.get("changed_ns") != b.get("changed_ns")]):
+        return [f"{touched[0].get('path')} as it was before its last change (of the same size)"]
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     return [f"another content of {changed[0].get('path')}{more}"] if changed else []
 

@@ -68,8 +68,10 @@ class Tally(BaseModel):
                     file=name, unit=read.unit, number=number, reason=problem.reason, replaced=problem.replaced
                 )
                 if not problem.replaced and on_error != "skip":
-                    hint = "or leave such documents out with --on-error skip."
-                    raise UserError(f"{located}.", f"{problem.hint.rstrip('.') or 'Mend it'}, {hint}")
+                    hint = problem.hint or "Mend it."
+                    if "--on-error" not in hint:
+                        hint += " Or leave such documents out with --on-error skip."
+                    raise UserError(f"{located}.", hint)
                 skipped += not problem.replaced
                 replaced += problem.replaced
                 if len(found) < _NAMED_PROBLEMS:
