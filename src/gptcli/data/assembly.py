@@ -98,9 +98,7 @@ def _nothing_left(tally: Tally) -> NothingToTrainOnError:
     if tally.skipped:
         told = f"Nothing with text is left: {tally.skipped:,} left out, the first being {tally.problems[0]}."
         return NothingToTrainOnError(told, "Mend them.")
-    return NothingToTrainOnError(
-        "The sources hold no text, as far as they are taken.", "Give files with text."
-    )
+    return NothingToTrainOnError("The sources hold no text, as far as they are taken.", "Give files with text.")
 
 
 Listener = Callable[[Progress], None]
