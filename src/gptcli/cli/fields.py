@@ -26,7 +26,8 @@ class OptionField:
     """One option or positional argument of a command.
 
     `many` says that it takes several values of `kind`; `choices` are the values to offer and to suggest. `bounds` are
-    pairs of sign and number, such as (">=", 1), the lower one first. `adapts` is explained at `settings.option`.
+    pairs of sign and number, such as (">=", 1), the lower one first. `adapts` and `told` (`takes` there) are explained
+    at `settings.option`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class OptionField:
     help: str
     group: str
     adapts: bool
+    told: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -53,6 +55,8 @@ class OptionField:
     @property
     def metavar(self) -> str:
         """The value's place in `--help`, with its choices or bounds: `INT>=1`, `0<=FLOAT<1`, `auto|on|off`."""
+        if self.told:
+            return self.told[0]
         choices = "|".join(self.choices)
         if choices and not self.many:
             return choices if len(choices) <= _WIDEST else "NAME"
@@ -65,6 +69,8 @@ class OptionField:
     @property
     def takes(self) -> str:
         """What it takes, in words: `a whole number, at least 1`."""
+        if self.told:
+            return self.told[1]
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bounds = " and ".join(f"{_SIGNS[sign]} {number:g}" for sign, number in self.bounds)
@@ -103,6 +109,7 @@ def _read(name: str, info: FieldInfo) -> OptionField:
         help=info.description or "",
         group=str(extra.get("group", "")),
         adapts=bool(extra.get("adapts")),
+        told=tuple(str(part) for part in told) if isinstance(told := extra.get("takes"), list) else (),
     )
 
 

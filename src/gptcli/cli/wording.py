@@ -67,6 +67,8 @@ def _problem(error: ErrorDetails, field: OptionField) -> str:
         return f"{shown} is {word} {error['ctx'][key]:g}"
     if field.choices and error["type"] in ("literal_error", "string_pattern_mismatch"):
         return f"{shown} is not one of {', '.join(field.choices)}"
+    if field.told and error["type"] in _KINDS:
+        return f"{shown} is not {field.told[1].partition(' such')[0]}"
     if error["type"] in _KINDS:
         return f"{shown} is {_KINDS[error['type']]}"
     return f"{shown}: {error['msg']}"

@@ -1,0 +1,137 @@
+"""The options of `gpt train`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from gptcli.presets import PRESETS
+from gptcli.settings.options import A_TIME, CommaList, CommandSettings, Count, Device, Name, Seconds, option
+
+
+class TrainSettings(CommandSettings):
+    """`gpt train`: token shards in, checkpoints and metrics out. A step is an optimiser step."""
+
+    command = "train"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """What the preset says holds where nothing else was said."""
+        preset = values.get("preset")
+        if not isinstance(preset, str):
+            return values
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset '{preset}'; there are {', '.join(PRESETS)}")
+        return {**PRESETS[preset], **values}
+
+    preset: str | None = option(
+        None, f"A model and recipe by name: {', '.join(PRESETS)}.", "Model", examples=list(PRESETS)
+    )
+    n_layers: Count = option(12, "Transformer blocks.", "Model", ge=1)
+    n_heads: Count = option(12, "Attention heads of a block.", "Model", ge=1)
+    emb_dim: Count = option(768, "Width of the embeddings.", "Model", ge=1)
+    context_length: Count = option(1024, "Longest sequence, in tokens.", "Model", ge=1)
+    vocab_size: Count | None = option(
+        None, "Rows of the embedding. Default: the data's vocabulary, rounded up to a multiple of 128.", "Model", ge=1
+    )
+    drop_rate: float = option(0.0, "Dropout probability.", "Model", ge=0, lt=1)
+    qkv_bias: bool = option(False, "Biases in the query, key and value projections.", "Model")
+    tie_embeddings: bool = option(True, "Share the token embedding with the output head.", "Model")
+    init_from: Name | None = option(
+        None, "Start from these weights: a run, a checkpoint, a Hugging Face folder or Hub id.", "Model"
+    )
+
+    data_root: Name = option("edu_fineweb10B", "Folder of token shards; a bare name lies under ./data.", "Data")
+    n_tokens: Count | None = option(None, "Tokens of one sequence. Default: the context length.", "Data", ge=1)
+    n_batches: Count = option(16, "Sequences in the micro-batch of one process.", "Data", ge=1)
+    total_batch_size: Count = option(524_288, "Tokens of one step, over all processes.", "Data", ge=1)
+
+    max_iters: Count | None = option(
+        None, "Steps; the data repeats as needed. Default: 19,073 or one pass, the shorter.", "Optimisation", ge=1
+    )
+    n_epochs: float | None = option(
+        None, "Passes over the data; with --max-iters the shorter counts.", "Optimisation", gt=0
+    )
+    max_lr: float = option(6e-4, "Learning rate after warm-up.", "Optimisation", gt=0)
+    min_lr: float = option(6e-5, "Learning rate at the end.", "Optimisation", ge=0)
+    warmup_iters: Count = option(
+        715, "Steps of linear warm-up; a tenth of a run too short for the default.", "Optimisation", adapts=True, ge=0
+    )
+    weight_decay: float = option(0.1, "Decay of matrices and embeddings.", "Optimisation", ge=0)
+    beta1: float = option(0.9, "AdamW: decay of the mean of gradients.", "Optimisation", ge=0, lt=1)
+    beta2: float = option(0.95, "AdamW: decay of the mean of squared gradients.", "Optimisation", ge=0, lt=1)
+    grad_clip: float = option(1.0, "Longest gradient norm; 0 clips nothing.", "Optimisation", ge=0)
+    seed: Count = option(
+        1337, "Seed of the initial weights, the data order and dropout.", "Optimisation", ge=0, lt=2**63
+    )
+
+    on_spike: Literal["stop", "skip"] = option(
+        "stop",
+        "stop ends the run at a loss or gradient that is not finite; skip leaves such steps out, and those far above the "
+        "recent ones.",
+        "Optimisation",
+    )
+    spike_zscore: float = option(
+        6.0,
+        "Standard deviations above the mean of the last steps from which --on-spike skip skips.",
+        "Optimisation",
+        gt=0,
+    )
+    spike_limit: Count = option(
+        10, "Steps out of 1,000 that --on-spike skip may leave out before the run ends.", "Optimisation", ge=0
+    )
+
+    log_dir: Name = option("log", "Folder of the run. The same command on an existing run continues it.", "Run")
+    fresh: bool = option(False, "Move an existing run aside and start again.", "Run")
+    save_every: Count = option(1000, "Steps between checkpoints.", "Run", ge=1)
+    keep_last: Count = option(3, "Checkpoints that are kept: the newest so many.", "Run", ge=1)
+    keep_every: Count | None = option(
+        None, "Also keep those of every so many steps, a multiple of --save-every.", "Run", ge=1
+    )
+    keep_best: bool = option(
+        True, "Also save, and keep, where the validation loss is the lowest so far: --model LOG_DIR/best.", "Run"
+    )
+    max_time: Seconds | None = option(
+        None, "Stop and save after this time (2h, 45m); the same command continues.", "Run", takes=A_TIME, gt=0
+    )
+    fit_time: Seconds | None = option(
+        None, "As many steps as end in this time, measured once at the start.", "Run", takes=A_TIME, gt=0
+    )
+    monitor: bool = option(True, "Show progress while training. Metrics are written in any case.", "Run")
+    dry_run: bool = option(False, "Tell size, memory and length of the run, and train nothing.", "Run")
+
+    eval_every: Count = option(250, "Steps between evaluations.", "Evaluation", ge=1)
+    eval_iters: Count = option(20, "Validation loss is taken over this many total batches.", "Evaluation", ge=1)
+    metrics: CommaList = option(
+        ("hellaswag",),
+        "Scores besides the loss: hellaswag, or none.",
+        "Evaluation",
+        adapts=True,
+        examples=["hellaswag", "none"],
+    )
+    eval_examples: Count = option(1000, "HellaSwag examples scored during training.", "Evaluation", ge=1)
+    hellaswag_data: Name | None = option(None, "The HellaSwag validation file (.jsonl, also .gz .xz).", "Evaluation")
+    sample_every: Count = option(250, "Steps between sample completions.", "Evaluation", ge=1)
+
+    device: Device = option("auto", "auto, cpu, cuda or mps.", "Device and processes")
+    gpus: Count = option(
+        1, "Processes on this machine, one for each GPU; with --device cpu, on its cores.", "Device and processes", ge=1
+    )
+    nodes: Count = option(
+        1, "Machines, each started with this command and --gpus processes.", "Device and processes", ge=1
+    )
+    node_rank: Count = option(0, "Which of the machines this is, from 0.", "Device and processes", ge=0)
+    rdzv_endpoint: Name | None = option(
+        None, "HOST:PORT on machine 0, where the machines meet.", "Device and processes"
+    )
+    shard: Literal["none", "optimizer", "full"] = option(
+        "none", "Spread over the processes: the optimiser and gradients, or the weights too.", "Device and processes"
+    )
+    torch_matmul_precision: Literal["highest", "high", "medium"] = option(
+        "high", "Precision of fp32 matrix products: highest, high (TF32) or medium.", "Device and processes"
+    )
+    compile: Literal["auto", "on", "off"] = option(
+        "auto", "torch.compile: auto compiles on CUDA.", "Device and processes"
+    )  # type: ignore[assignment,unused-ignore]

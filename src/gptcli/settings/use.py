@@ -1,0 +1,62 @@
+"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt plot`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from gptcli.settings.options import CommaList, CommandSettings, Count, Device, Name, argument, option
+
+
+class EvalSettings(CommandSettings):
+    """`gpt eval`: a model in, scores out."""
+
+    command = "eval"
+
+    tasks: CommaList = argument((), "Tasks, with commas between: hellaswag, loss.")
+    list: bool = option(False, "List the tasks and end.", "Task")
+    data: Name | None = option(
+        None, "The task's file; without it, from the user's cache or the Hugging Face Hub.", "Task"
+    )
+    data_root: Name | None = option(None, "Folder of token shards, for the task loss.", "Task")
+    limit: Count | None = option(None, "Score only the first so many examples (loss: sequences).", "Task", ge=1)
+    save: Name | None = option(None, "Write one line of JSON for each example to this file.", "Task")
+    model: tuple[Name, ...] = option(
+        (),
+        "Run, checkpoint, Hugging Face folder or Hub id; several times to compare. Default: the newest under ./log.",
+        "Model",
+    )
+    batch_tokens: Count = option(16_384, "Tokens in one forward pass.", "Device", ge=1)
+    device: Device = option("auto", "auto, cpu, cuda or mps.", "Device")
+
+
+class GenerateSettings(CommandSettings):
+    """`gpt generate`: a prompt in, its completion out."""
+
+    command = "generate"
+
+    prompt: str = argument("", "The text to go on from. Without one: from the start of a document.")
+    max_new_tokens: Count = option(100, "Longest completion, in tokens.", "Sampling", ge=1)
+    temperature: float = option(1.0, "Above 1 wilder, below 1 tamer; 0 takes the likeliest token.", "Sampling", ge=0)
+    top_k: Count | None = option(50, "Choose among so many likeliest tokens; 0 for all.", "Sampling", ge=0)
+    top_p: float = option(1.0, "Choose among the likeliest tokens that hold this probability.", "Sampling", gt=0, le=1)
+    seed: Count | None = option(
+        None, "The same seed gives the same text. Default: a new one each time.", "Sampling", ge=0, lt=2**63
+    )
+    num_samples: Count = option(1, "Completions of the prompt.", "Sampling", ge=1)
+    stop_at_end: bool = option(True, "Stop where the model ends the document.", "Sampling")
+    model: Name | None = option(
+        None, "Run, checkpoint, Hugging Face folder or Hub id. Default: the newest checkpoint under ./log.", "Model"
+    )
+    weights: Literal["auto", "fp32", "bf16", "int8"] = option("fp32", "How the weights are held.", "Model")
+    device: Device = option("auto", "auto, cpu, cuda or mps.", "Device")
+
+
+class PlotSettings(CommandSettings):
+    """`gpt plot`: a run in, its figure out."""
+
+    command = "plot"
+
+    log_dir: Name = argument("log", "Folder of the run.")
+    output: Name | None = option(
+        None, "Picture to write (.png .svg .pdf). Default: plots/training.png in the run.", "Output"
+    )
