@@ -139,13 +139,19 @@ def test_without_stopping_the_end_of_text_is_a_token_like_any_other() -> None:
     assert any(3 in row.ids for row in rows)
 
 
+def never() -> bool:
+    return False
+
+
 def test_a_model_in_training_comes_back_in_training_with_the_random_state_untouched() -> None:
     model = small_model(drop_rate=0.5).train()
     before = torch.get_rng_state()
-    ids = complete(model, [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4)
+    ids = complete(model, [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4, stop=never)
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
-    assert ids == complete(model.eval(), [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4), "no dropout"
+    assert ids == complete(model.eval(), [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4, stop=never), (
+        "no dropout"
+    )
 
 
 def test_the_callers_gradients_are_on_between_the_tokens_of_a_stream(loaded: LanguageModel) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from gptcli.distributed.runtime import Ranks, detect
+from gptcli.errors import UsageError
 from gptcli.model.config import GPTConfig
 from gptcli.model.network import GPT
 from gptcli.settings import TrainSettings
@@ -51,6 +52,11 @@ class Plan:
 
 def plan(settings: TrainSettings) -> Plan:
     """The plan of a call of `gpt train`. Raises what the call itself would raise for its settings."""
+    if settings.fit_time:
+        raise UsageError(
+            "--dry-run can't tell how many steps --fit-time will give: that is measured when the run begins.",
+            "Plan with --max-iters.",
+        )
     ranks = detect()
     if not ranks.launched:
         ranks = Ranks(world_size=settings.gpus)

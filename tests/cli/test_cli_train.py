@@ -25,7 +25,7 @@ def train_events(settings: TrainSettings, listener: Any, command: Any) -> None:
     listener(Evaluated(1, "val", {"loss": 3.25}))
     listener(Sampled(1, "Once", " upon"))
     listener(StepDone(2, 3.0, 1e-3, 1.0, 1000.0, 16))
-    listener(Saved(2, run / "checkpoints" / "step_0000002"))
+    listener(Saved(2, run / "checkpoints" / "step_0000002", 1.0, 2.0))
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def _tell_stop(run: Path, began: float) -> None:
 
 def exit_code(result: TrainResult) -> int:
     """0 for a complete run, 130 for one interrupted from the keyboard, 75 for one stopped in another way."""
-    if result.signal is None:
+    if result.complete:
         return report.DONE
     return report.INTERRUPTED if result.signal == signal.SIGINT else report.STOPPED
 
@@ -103,7 +103,10 @@ def stepped_since(run: Path, moment: float) -> bool:
 
 def tell_end(result: TrainResult, fresh: bool = False) -> None:
     """How the run ended, where its checkpoint lies, and what to type next."""
-    if result.signal is not None:
+    if result.checkpoint is None:
+        report.say("Stopped before the first step; nothing was lost.", "bold")
+        return
+    if not result.complete:
         report.say(f"Stopped after step {result.step:,} of {result.steps:,}; checkpoint in {result.checkpoint}", "bold")
         report.say("The same command without --fresh continues." if fresh else "The same command continues.")
         return

@@ -25,12 +25,17 @@ def publish(file: BinaryIO, path: Path) -> None:
     os.fsync(file.fileno())
     file.close()
     temporary_name(path).replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk."""
     if os.name == "posix":  # Windows can't open a folder, and writes the name by itself
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -60,6 +61,41 @@ class Group:
             return model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+
+    def accumulating(self, wrapped: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Around a micro-batch's forward and backward pass: gradients are exchanged with the last one of a step."""
+        if last or not isinstance(wrapped, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return wrapped.no_sync()
+
+    def clip(self, model: nn.Module, longest: float) -> Tensor:
+        """Scale the gradients down to norm `longest` (0: leave them); returns the norm that they had, on the device."""
+        return nn.utils.clip_grad_norm_(model.parameters(), longest or float("inf"))
+
+    def gathered(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+        """Whole tensors on the first process, None on the others; all call it with the same names in the same order."""
+        return tensors if self.ranks.is_main else None
+
+    def put(self, target: Tensor, source: Tensor | None) -> None:
+        """Fill `target` on every process with what the first one has as `source`, exact to the bit."""
+        with torch.no_grad():
+            if source is not None:
+                target.copy_(source)
+            if self.ranks.world_size > 1:
+                dist.broadcast(target, src=0)
+
+    def agree(self, flags: Sequence[int]) -> list[int]:
+        """The largest of every process' flags, place by place."""
+        if self.ranks.world_size == 1:
+            return list(flags)
+        values = torch.tensor(flags, dtype=torch.int64)
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self._hosts)
+        return [int(value) for value in values]
+
+    def parts(self, model: nn.Module) -> Iterator[Tensor]:
+        """What this process holds of each of the model's weights."""
+        for parameter in model.parameters():
+            yield parameter.detach()
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` added up over all processes, in place."""

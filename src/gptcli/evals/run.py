@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from gptcli.data.durable import check_writable, write_bytes
@@ -36,7 +37,7 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
     for name, facts in models:
         model = load(facts.folder, device=settings.device)
         shown = str(facts.folder) if name is None or Path(name).exists() else name
-        results += [_score(task, scorer, model, shown, progress) for task, scorer in scorers]
+        results += [_score(task, scorer, model, facts.notes, shown, progress) for task, scorer in scorers]
     return results
 
 
@@ -52,7 +53,9 @@ def _prepared(settings: EvalSettings) -> tuple[list[tuple[Task, Scorer]], list[t
         resolve_device(settings.device)
     for name in settings.model or (None,):
         with errors.collected():
-            models.append((name, read_facts(locate_model(name))))
+            notes: list[str] = []
+            facts = read_facts(locate_model(name, notes))
+            models.append((name, replace(facts, notes=[*notes, *facts.notes])))
     for task in tasks:
         with errors.collected():
             scorers.append((task, task.prepare(settings)))
@@ -64,7 +67,9 @@ def _prepared(settings: EvalSettings) -> tuple[list[tuple[Task, Scorer]], list[t
     return scorers, models
 
 
-def _score(task: Task, scorer: Scorer, model: LanguageModel, shown: str, progress: Progress | None) -> TaskResult:
+def _score(
+    task: Task, scorer: Scorer, model: LanguageModel, notes: list[str], shown: str, progress: Progress | None
+) -> TaskResult:
     def tell(done: int, total: int) -> None:
         if progress:
             progress(done, total, task.name)
@@ -72,8 +77,7 @@ def _score(task: Task, scorer: Scorer, model: LanguageModel, shown: str, progres
     began = time.perf_counter()
     measured = scorer.score(model, tell)
     seconds = time.perf_counter() - began
-    notes = [*model.notes, *measured.notes]
-    return TaskResult(task.name, task.style, shown, model.folder, measured, seconds, notes)
+    return TaskResult(task.name, task.style, shown, model.folder, measured, seconds, [*notes, *measured.notes])
 
 
 def _tasks(settings: EvalSettings) -> list[Task]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -108,7 +109,7 @@ def generate(
     eot: int | None,
     rows: range = range(1),
     use_cache: bool = True,
-) -> Iterator[list[Generated]]:
+) -> Generator[list[Generated], None, None]:
     """Generate `rows` completions of `prompt` (at least one id); yields all of them, grown in place, after each token.
 
     `vocab_size` is the real vocabulary: ids from there on are padding. Row i has random numbers of its own, from the
@@ -172,9 +173,20 @@ def generate_all(
 
 
 def complete(
-    model: GPT, prompt: Sequence[int], *, vocab_size: int, eot: int | None, max_new_tokens: int, seed: int
+    model: GPT,
+    prompt: Sequence[int],
+    *,
+    vocab_size: int,
+    eot: int | None,
+    max_new_tokens: int,
+    seed: int,
+    stop: Callable[[], bool],
 ) -> list[int]:
     """The new ids of one completion with the default sampling, for a model in training: it comes back in the mode that
-    it was in, and no global random state is touched."""
-    request = Request(max_new_tokens, seed=seed)
-    return generate_all(model, prompt, request, vocab_size=vocab_size, eot=eot)[0].ids
+    it was in, and no global random state is touched. It ends early once `stop`, asked before every token, says so."""
+    ids: list[int] = []
+    steps = generate(model, prompt, Request(max_new_tokens, seed=seed), vocab_size=vocab_size, eot=eot)
+    with contextlib.closing(steps):
+        while not stop() and (rows := next(steps, None)):
+            ids = rows[0].ids
+    return ids

@@ -44,7 +44,8 @@ def load(model: str | Path | None = None, weights: str = "fp32", device: str = "
     """
     on = resolve_device(device)
     held_as = resolve_weights(weights, on)
-    facts = read_facts(locate_model(None if model is None else str(model)))
+    notes: list[str] = []
+    facts = read_facts(locate_model(None if model is None else str(model), notes))
     network = read_model(facts.folder)
     hold_weights(network, held_as)
-    return LanguageModel(network.to(on), facts.tokenizer, facts.eot, facts.folder, facts.notes)
+    return LanguageModel(network.to(on), facts.tokenizer, facts.eot, facts.folder, [*notes, *facts.notes])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,27 @@ _TOP = {"token_embedding": "transformer.wte", "position_embedding": "transformer
         "final_norm": "transformer.ln_f", "head": "lm_head"}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Where one of our tensors lies in the format: its name, and whether as (in, out) where ours is (out, in)."""
+
+    ours: str
+    theirs: str
+    transposed: bool
+
+
+def stored_tensors(config: GPTConfig) -> Iterator[Stored]:
+    """All tensors that the network has, but for the head where it is the token embedding."""
+    with torch.device("meta"):
+        names = GPT(config).state_dict().keys()
+    for ours, theirs in _modules(config):
+        for kind in ("weight", "bias"):
+            tied = ours == "head" and config.tie_embeddings
+            if f"{ours}.{kind}" in names and not tied:
+                transposed = kind == "weight" and ours.startswith("blocks.") and ".norm" not in ours
+                yield Stored(f"{ours}.{kind}", f"{theirs}.{kind}", transposed)
+
+
 def _modules(config: GPTConfig) -> Iterator[tuple[str, str]]:
     """Our name and theirs for every module that has weights."""
     yield from _TOP.items()
@@ -45,18 +66,14 @@ def _modules(config: GPTConfig) -> Iterator[tuple[str, str]]:
 
 
 def to_huggingface(config: GPTConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` in our names (a `state_dict` of `GPT`) as fp32 tensors in theirs."""
+    """`weights` in our names (a `state_dict` of `GPT`) as fp32 tensors in theirs, in memory of their own on the CPU."""
     out: dict[str, Tensor] = {}
-    for ours, theirs in _modules(config):
-        if ours == "head" and config.tie_embeddings:
-            continue
-        weight = weights[f"{ours}.weight"].detach().to("cpu", torch.float32)
-        out[f"{theirs}.weight"] = (weight.T if _is_conv1d(ours) else weight).contiguous()
-        bias = weights.get(f"{ours}.bias")
-        if bias is not None:
-            out[f"{theirs}.bias"] = bias.detach().to("cpu", torch.float32).contiguous()
-        elif ours.endswith("attention.qkv"):
-            out[f"{theirs}.bias"] = torch.zeros(weight.shape[0])
+    for tensor in stored_tensors(config):
+        weight = weights[tensor.ours].detach()
+        weight = weight.T if tensor.transposed else weight
+        out[tensor.theirs] = torch.empty(weight.shape).copy_(weight)
+    if not config.qkv_bias:
+        out |= {f"transformer.h.{i}.attn.c_attn.bias": torch.zeros(3 * config.emb_dim) for i in range(config.n_layers)}
     return out
 
 
@@ -69,20 +86,16 @@ def from_huggingface(config: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[s
         shapes = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
     found: dict[str, Tensor] = {}
     faults: list[Fault] = []
-    for ours, theirs in _modules(config):
-        for kind in ("weight", "bias"):
-            name = f"{ours}.{kind}"
-            if name not in shapes or (ours == "head" and config.tie_embeddings):
-                continue
-            full = f"{theirs}.{kind}"
-            tensor = tensors.get(full, tensors.get(full.removeprefix("transformer.")))
-            if tensor is None:
-                faults.append(Fault(f"The weights hold no tensor called {full}."))
-                continue
-            tensor = tensor.T if _is_conv1d(ours) and kind == "weight" else tensor
-            if tensor.shape != shapes[name]:
-                faults.append(Fault(f"{full} has shape {tuple(tensor.shape)}, not {tuple(shapes[name])}."))
-            found[name] = tensor
+    for stored in stored_tensors(config):
+        tensor = tensors.get(stored.theirs, tensors.get(stored.theirs.removeprefix("transformer.")))
+        if tensor is None:
+            faults.append(Fault(f"The weights hold no tensor called {stored.theirs}."))
+            continue
+        tensor = tensor.T if stored.transposed else tensor
+        if tensor.shape != shapes[stored.ours]:
+            expected = tuple(shapes[stored.ours])
+            faults.append(Fault(f"{stored.theirs} has shape {tuple(tensor.shape)}, not {expected}."))
+        found[stored.ours] = tensor
     if faults:
         raise UserError(faults=faults)
     if config.tie_embeddings:
@@ -90,15 +103,14 @@ def from_huggingface(config: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[s
     return found
 
 
-def _is_conv1d(ours: str) -> bool:
-    return ours.startswith("blocks.") and ".norm" not in ours
-
-
 def write_model(folder: Path, model: GPT, eot: int | None) -> None:
     """Write weights and configuration of `model` into `folder`. `eot` is the end-of-text id, None where there is no
     tokenizer."""
-    config = model.config
-    tensors = to_huggingface(config, model.state_dict())
+    write_tensors(folder, model.config, to_huggingface(model.config, model.state_dict()), eot)
+
+
+def write_tensors(folder: Path, config: GPTConfig, tensors: dict[str, Tensor], eot: int | None) -> None:
+    """The same with weights that `to_huggingface` made."""
     save_tensors(tensors, folder / WEIGHTS)
     described = describe(config, eot)
     if not config.qkv_bias:

@@ -99,12 +99,18 @@ class GPT(nn.Module):
     @classmethod
     def create(cls, config: GPTConfig, seed: int) -> GPT:
         """A network with the initial weights of `seed`, on the CPU: the same ones whatever device it then goes to."""
+        model = cls.allocate(config)
+        model.initialise(torch.Generator().manual_seed(seed))
+        return model
+
+    @classmethod
+    def allocate(cls, config: GPTConfig) -> GPT:
+        """A network on the CPU whose weights are still to be filled in."""
         with torch.device("meta"):  # torch's own initial values are never computed
             model = cls(config)
         model.to_empty(device="cpu")
         if config.tie_embeddings:
             model.head.weight = model.token_embedding.weight
-        model.initialise(torch.Generator().manual_seed(seed))
         return model
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:

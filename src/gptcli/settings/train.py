@@ -69,8 +69,8 @@ class TrainSettings(CommandSettings):
 
     on_spike: Literal["stop", "skip"] = option(
         "stop",
-        "stop ends the run at a loss or gradient that is not finite; skip leaves such steps out, and those far above the "
-        "recent ones.",
+        "stop ends the run at a loss or gradient that is not finite; skip leaves such steps out, and those far above "
+        "the recent ones.",
         "Optimisation",
     )
     spike_zscore: float = option(

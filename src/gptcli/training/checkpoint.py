@@ -1,33 +1,43 @@
 """Checkpoints: a Hugging Face model folder, and in its subfolder `training/` what a resume needs beyond the weights.
 
-A checkpoint is written under a hidden name and renamed when it is whole and on disk.
+A checkpoint is written under a hidden name, sealed with checksums, and renamed when it is whole and on disk. Going on,
+a run takes the newest one whose checksums hold.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from torch.optim import Optimizer
 
-from gptcli.errors import UserError
-from gptcli.model.huggingface import read_model, save_tensors, write_model
-from gptcli.model.locate import CHECKPOINTS, checkpoints_of, damage_hint
+from gptcli.data.durable import sync_folder
+from gptcli.distributed.group import Group
+from gptcli.errors import Fault, UserError
+from gptcli.model.checksums import TRAINING, damage, seal
+from gptcli.model.config import GPTConfig
+from gptcli.model.huggingface import WEIGHTS, save_tensors, stored_tensors, to_huggingface, write_tensors
+from gptcli.model.locate import CHECKPOINTS, STATE, checkpoints_of, damage_hint
 from gptcli.model.network import GPT
 from gptcli.tokenizer import Tokenizer
 from gptcli.tokenizer_files import write_tokenizer
+from gptcli.training.spikes import RecentSteps
+from gptcli.training.state import named_moments, named_weights, optimizer_steps, prepare_moments
 
-TRAINING, OPTIMIZER, STATE = "training", "optimizer.safetensors", "state.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+OPTIMIZER = f"{TRAINING}/optimizer.safetensors"
+DAMAGED = "damaged_"  # before the name of a checkpoint that was found so: it is kept, and never taken
 _REPLACED = ".replaced-"
+_BESIDES = (
+    64 * 2**20
+)  # bytes of a checkpoint beside its tensors, at most: the tokenizer, JSON, what a file system rounds
 
 
 @dataclass(frozen=True)
@@ -40,78 +50,144 @@ class Progress:
     seconds: float
     evaluation_due: bool  # stopped before the evaluation, or the sample, of this step was done
     sample_due: bool
+    val_loss: float | None  # measured at this step
+    best_loss: float | None  # the lowest so far
+    recent: RecentSteps
     numerics: dict[str, Any]
 
 
-def save(
-    run: Path, progress: Progress, model: GPT, optimizer: Optimizer, tokenizer: Tokenizer | None, keep_last: int
-) -> Path:
-    """Write the checkpoint of `progress` and remove all but the newest `keep_last`; returns its folder.
+@dataclass(frozen=True)
+class Snapshot:
+    """All that goes into a checkpoint, in memory of its own, so that training can go on while it is written: `weights`
+    in Hugging Face's names and layout, `moments` of the optimiser after `optimizer_steps` updates."""
 
-    Raises UserError when it can't be written; nothing half-written stays then, and no older checkpoint is lost.
+    progress: Progress
+    config: GPTConfig
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    optimizer_steps: int
+
+    @property
+    def bytes(self) -> int:
+        """Room that the checkpoint takes on the disk, at most."""
+        tensors = (*self.weights.values(), *self.moments.values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _BESIDES
+
+
+def size(config: GPTConfig, parameters: int) -> int:
+    """Bytes of a checkpoint before there is one, at most."""
+    biases = 0 if config.qkv_bias else 3 * config.emb_dim * config.n_layers  # written as zeros
+    return (3 * parameters + biases) * 4 + _BESIDES
+
+
+def snapshot(progress: Progress, model: GPT, optimizer: Optimizer, group: Group) -> Snapshot | None:
+    """Copy the state of the run. All processes call this; the first gets the copy, the others None."""
+    weights = group.gathered(named_weights(model))
+    moments = group.gathered(named_moments(model, optimizer))
+    if weights is None or moments is None:
+        return None
+    copies = {name: torch.empty(tensor.shape).copy_(tensor) for name, tensor in moments.items()}
+    return Snapshot(progress, model.config, to_huggingface(model.config, weights), copies, optimizer_steps(optimizer))
+
+
+def write(run: Path, taken: Snapshot, tokenizer: Tokenizer | None) -> Path:
+    """Write the checkpoint of a snapshot into its run; returns its folder, whole and on disk.
+
+    Raises OSError or SafetensorError when it can't be written; nothing half-written stays then, and an older checkpoint
+    of the same step is still there.
     """
-    name = f"step_{progress.step:07d}"
+    name = f"step_{taken.progress.step:07d}"
     folder, hidden = run / CHECKPOINTS / name, run / CHECKPOINTS / f".{name}"
     try:
         shutil.rmtree(hidden, ignore_errors=True)
         (hidden / TRAINING).mkdir(parents=True)
-        write_model(hidden, model, tokenizer.eot if tokenizer else None)
+        write_tensors(hidden, taken.config, taken.weights, tokenizer.eot if tokenizer else None)
         if tokenizer:
-            write_tokenizer(hidden, tokenizer, model.config.context_length)
-        optimizer_steps, moments = _optimizer_tensors(model, optimizer)
-        save_tensors(moments, hidden / TRAINING / OPTIMIZER)
-        state = asdict(progress) | {"optimizer_steps": optimizer_steps}
-        (hidden / TRAINING / STATE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+            write_tokenizer(hidden, tokenizer, taken.config.context_length)
+        save_tensors(taken.moments, hidden / OPTIMIZER)
+        state = asdict(taken.progress) | {"optimizer_steps": taken.optimizer_steps}
+        (hidden / STATE).write_text(json.dumps(state, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        seal(hidden)
         _flush(hidden)
         _replace(hidden, folder)
-    except (OSError, SafetensorError) as error:
+        sync_folder(folder.parent)
+    except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
-        raise _unwritable(run, progress.step, error) from error
-    for old in checkpoints_of(run)[:-keep_last]:
-        _remove(old)
+        raise
     return folder
 
 
-def _unwritable(run: Path, step: int, error: Exception) -> UserError:
-    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-    what = "The disk is full" if full else str(error)
-    last = checkpoints_of(run)
-    return UserError(
-        f"The checkpoint of step {step} could not be written to {run}: {what}.",
-        f"Make room; the run then continues from {last[-1]}." if last else "Make room and start again.",
-    )
+def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose checksums hold, and notes on those that were passed over for it. These are renamed,
+    so that nobody takes them for the newest; without a valid one nothing is renamed.
+
+    Raises UserError where all are damaged: to begin again silently would bury what may still be rescued.
+    """
+    faults: dict[Path, str] = {}
+    for folder in reversed(checkpoints_of(run)):
+        fault = damage(folder, contents=True)
+        if not fault:
+            return folder, [_set_aside(damaged, why) for damaged, why in faults.items()]
+        faults[folder] = fault
+    if faults:
+        told = [Fault(f"The checkpoint {folder} {fault}.") for folder, fault in faults.items()]
+        hint = "The run has no other. Copy one of them again from where there is a backup, or start again with --fresh."
+        raise UserError(faults=[*told[:-1], Fault(told[-1].message, hint)])
+    return None, []
+
+
+def _set_aside(folder: Path, fault: str) -> str:
+    names = (f"{DAMAGED}{folder.name}{suffix}" for suffix in ("", *(f".{i}" for i in range(1, 1000))))
+    aside = next(path for name in names if not (path := folder.with_name(name)).exists())
+    folder.rename(aside)
+    return f"The checkpoint {folder} {fault}. It is passed over, and kept as {aside.name}."
 
 
 def read_progress(folder: Path) -> Progress:
-    """Where the run stood. Raises UserError when the file is missing or damaged."""
-    file = folder / TRAINING / STATE
+    """Where the run stood. Raises UserError when the file is of another version."""
     try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        del state["optimizer_steps"]
-        return Progress(**state)
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        known = {field.name: state[field.name] for field in fields(Progress)}
+        return Progress(**known | {"recent": RecentSteps(**state["recent"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{file} is missing or damaged, so the run can't be continued from {folder}.",
-            f"Remove {folder}; the run then continues from the checkpoint before it.",
+            f"{folder / STATE} can't be understood, so the run can't be continued from {folder}.",
+            "It was written by another version of gpt; continue with that one, or start from its weights with "
+            "--init-from.",
         ) from error
 
 
-def restore(folder: Path, model: GPT, optimizer: Optimizer) -> None:
-    """Put weights and optimiser state back, exact to the bit. Raises UserError for damaged files."""
-    model.load_state_dict(read_model(folder).state_dict())
-    steps = json.loads((folder / TRAINING / STATE).read_text(encoding="utf-8"))["optimizer_steps"]
-    if steps == 0:
-        return
-    file = folder / TRAINING / OPTIMIZER
-    saved: dict[int, dict[str, torch.Tensor]] = {}
+def restore(folder: Path | None, model: GPT, optimizer: Optimizer, group: Group) -> None:
+    """Put weights and optimiser state back, exact to the bit. All processes call this; the first one has the `folder`,
+    the others None, since a machine of its own may not see it.
+
+    Tensors are read one at a time, so that no second copy of the whole is ever in memory. Raises UserError.
+    """
     try:
-        with safe_open(file, framework="pt") as opened:
-            for i, name in enumerate(_names(model, optimizer)):
-                saved[i] = {moment: opened.get_tensor(f"{name}.{moment}") for moment in _MOMENTS}
-                saved[i]["step"] = torch.tensor(float(steps))
+        with ExitStack() as stack:
+            weights = stack.enter_context(_opened(folder / WEIGHTS)) if folder else None
+            moments = stack.enter_context(_opened(folder / OPTIMIZER)) if folder else None
+            targets = named_weights(model)
+            for stored in stored_tensors(model.config):
+                tensor = weights.get_tensor(stored.theirs) if weights else None
+                group.put(targets[stored.ours], tensor.T if stored.transposed and tensor is not None else tensor)
+            steps = group.on_main(lambda: _optimizer_steps(folder))
+            if steps:
+                prepare_moments(optimizer, steps)
+                for name, target in named_moments(model, optimizer).items():
+                    group.put(target, moments.get_tensor(name) if moments else None)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} is damaged or missing: {error}.", damage_hint(folder)) from error
-    optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+        raise UserError(f"{folder} can't be read: {error}.", damage_hint(folder) if folder else "") from error
+
+
+def _opened(file: Path) -> Any:
+    """A safetensors file to read tensors from, not mapped: the pages of a mapped file would stay with the process."""
+    return safe_open(file, framework="pt", backend="pread")
+
+
+def _optimizer_steps(folder: Path | None) -> int:
+    assert folder is not None, "the first process knows the checkpoint"
+    return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["optimizer_steps"])
 
 
 def remove_unfinished(run: Path) -> None:
@@ -124,26 +200,11 @@ def remove_unfinished(run: Path) -> None:
             shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _optimizer_tensors(model: GPT, optimizer: Optimizer) -> tuple[int, dict[str, torch.Tensor]]:
-    """The optimiser's count of steps, and its moments as `<parameter>.exp_avg` and `<parameter>.exp_avg_sq`."""
-    state = optimizer.state_dict()["state"]
-    if not state:
-        return 0, {}
-    names = dict(enumerate(_names(model, optimizer)))
-    moments = {
-        f"{names[i]}.{moment}": values[moment].detach().cpu().contiguous()
-        for i, values in state.items()
-        for moment in _MOMENTS
-    }
-    return int(state[0]["step"]), moments
-
-
-def _names(model: GPT, optimizer: Optimizer) -> Iterator[str]:
-    """Our name of every parameter in the optimiser's own order."""
-    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            yield name_of[id(parameter)]
+def remove(folder: Path) -> None:
+    """Remove a whole checkpoint: hidden first, so that a crash in between leaves no part of one. Raises OSError."""
+    hidden = folder.with_name(f".removed-{folder.name}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -154,14 +215,7 @@ def _replace(new: Path, folder: Path) -> None:
     old = folder.with_name(f"{_REPLACED}{folder.name}")
     folder.rename(old)
     new.rename(folder)
-    shutil.rmtree(old)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a whole checkpoint: hidden first, so that a crash in between leaves no part of one."""
-    hidden = folder.with_name(f".removed-{folder.name}")
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
@@ -170,3 +224,6 @@ def _flush(folder: Path) -> None:
         if path.is_file():
             with path.open("rb+") as opened:
                 os.fsync(opened.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)

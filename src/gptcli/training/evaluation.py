@@ -87,6 +87,7 @@ class Evaluator:
                 eot=tokenizer.eot,
                 max_new_tokens=SAMPLE_TOKENS,
                 seed=self.setup.settings.seed + step,
+                stop=self.stop,
             )
         return prompt, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
 

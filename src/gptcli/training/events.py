@@ -24,7 +24,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth one line: a fallback, a change since the last call, a metric that is left out."""
+    """Something worth one line: a fallback, a change since the last call, a step that was left out, a failed save."""
 
     message: str
 
@@ -61,10 +61,12 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint is whole."""
+    """A checkpoint is whole. Training waited `stall_ms` for it; writing it beside the training took `seconds`."""
 
     step: int
     path: Path
+    stall_ms: float
+    seconds: float
 
 
 Event = Started | Note | StepDone | Evaluated | Sampled | Saved
@@ -75,14 +77,21 @@ Listener = Callable[[Event], None]
 class TrainResult:
     """How a call of `train` ended.
 
-    `signal` is the number of the signal that stopped it early, None where the run is complete. `already_finished` says
-    that the run was complete before the call and nothing was done.
+    `signal` is the number of the signal that stopped it early, `out_of_time` says that --max-time did; the run is
+    complete where neither is so. `already_finished`: it was complete before the call and nothing was done. `checkpoint`
+    is None where the run was stopped before its length was fixed: there was nothing to save.
     """
 
     log_dir: Path
-    checkpoint: Path
+    checkpoint: Path | None
     step: int
     steps: int
     val_loss: float | None
     signal: int | None
+    out_of_time: bool = False
     already_finished: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.signal is None and not self.out_of_time

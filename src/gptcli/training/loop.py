@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,14 +13,17 @@ import torch
 from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.optim.schedules import warmup_cosine
-from gptcli.training import checkpoint, metrics
+from gptcli.training import checkpoint, saver
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator
-from gptcli.training.events import Evaluated, Listener, Sampled, Saved, StepDone, TrainResult
+from gptcli.training.events import TrainResult
+from gptcli.training.logbook import Logbook, StepNumbers
+from gptcli.training.places import name_places
+from gptcli.training.saver import Failed, Saver
 from gptcli.training.setup import Setup
 from gptcli.training.signals import StopSignals
+from gptcli.training.spikes import LIMIT_SPAN, RecentSteps
 from gptcli.training.step import Batches, StepResult, Trainee, take_step
-from gptcli.training.telemetry import PeakMemory, flops_per_token, peak_flops
 
 
 def reads_late(device: torch.device) -> bool:
@@ -40,60 +43,68 @@ class _Unread:
 
 @dataclass
 class Loop:
-    """One run of the loop; `start` is where an earlier one stood."""
+    """One run of the loop; `start` is where an earlier one stood. `saver` is the first process'."""
 
     setup: Setup
     trainee: Trainee
     batches: Batches
     evaluator: Evaluator
-    memory: PeakMemory
+    logbook: Logbook
+    saver: Saver | None
     stop: StopSignals
-    tell: Listener
     start: Progress | None
     _step: int = field(init=False)
     _evaluation_due: bool = field(init=False)
     _sample_due: bool = field(init=False)
-    _val_loss: float | None = field(init=False, default=None)
+    _val_loss: float | None = field(init=False)
+    _best_loss: float | None = field(init=False)
+    _is_best: bool = field(init=False, default=False)
+    _recent: RecentSteps = field(init=False)
     _unread: _Unread | None = field(init=False, default=None)
     _saved: Path | None = field(init=False, default=None)
     _saved_as: Progress | None = field(init=False, default=None)
+    _save_fault: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         self._run = Path(self.setup.settings.log_dir)
-        self._step = self.start.step if self.start else 0
-        self._evaluation_due = self.start.evaluation_due if self.start else True  # validation begins at step 0
-        self._sample_due = self.start.sample_due if self.start else False
-        self._began = time.monotonic() - (self.start.seconds if self.start else 0.0)
-        config, parameters = self.setup.config, self.trainee.model.n_parameters()
-        self._flops_per_step = flops_per_token(config, parameters, self.setup.length) * self.setup.tokens_per_step
-        self._peak_flops = peak_flops(self.trainee.group.device)
+        start = self.start
+        self._step = start.step if start else 0
+        self._evaluation_due = start.evaluation_due if start else True  # validation begins at step 0
+        self._sample_due = start.sample_due if start else False
+        self._val_loss, self._best_loss = (start.val_loss, start.best_loss) if start else (None, None)
+        self._recent = start.recent if start else RecentSteps()
 
     def run(self) -> TrainResult:
-        """Train until the run is complete or a signal asks to stop; either way it ends with a checkpoint."""
+        """Train until the run is complete or is asked to stop; either way it ends with a checkpoint."""
         settings, group = self.setup.settings, self.trainee.group
         self._measure()  # what is due at step 0, or was when an earlier call was stopped
         while self._step < self.setup.steps and not group.any(bool(self.stop)):
             if not self._take_step():
                 break
             last = self._step == self.setup.steps
+            self._val_loss, self._is_best = None, False
             self._evaluation_due = last or self._step % settings.eval_every == 0
             self._sample_due = last or self._step % settings.sample_every == 0
             self._measure()
-            if not last and self._step % settings.save_every == 0:
+            if not last and (self._step % settings.save_every == 0 or (self._is_best and settings.keep_best)):
                 self._save()
+            self._tell_saves()
         self._read()
         self._save()
         complete = self._step == self.setup.steps and not (self._evaluation_due or self._sample_due)
+        self._saved = group.on_main(lambda: self._finish_saving(complete))
         # Ranks that no signal reached stop with those that one did, and for the same reason.
         signals = [number for number in group.gather(self.stop.received) if number is not None]
         signal = signals[0] if signals and not complete else None
-        assert self._saved is not None
-        return TrainResult(self._run, self._saved, self._step, self.setup.steps, self._val_loss, signal)
-
-    def log_notes(self, notes: Sequence[str]) -> None:
-        """Write what the user was told at the start as `event` lines."""
-        for note in notes:
-            self._log("event", self._step, {"message": note})
+        return TrainResult(
+            self._run,
+            self._saved,
+            self._step,
+            self.setup.steps,
+            self._val_loss,
+            signal,
+            out_of_time=not complete and signal is None,
+        )
 
     def _take_step(self) -> bool:
         """One optimiser step and its line; False when it was stopped before the weights were touched."""
@@ -105,7 +116,9 @@ class Loop:
             max_lr=settings.max_lr,
             min_lr=settings.min_lr,
         )
-        result = take_step(self.trainee, self.batches, self._step, lr, settings.grad_clip, lambda: bool(self.stop))
+        limits = self._recent.limits(settings.spike_zscore if settings.on_spike == "skip" else None)
+        stop = lambda: bool(self.stop)  # noqa: E731
+        result = take_step(self.trainee, self.batches, self._step, lr, settings.grad_clip, stop, limits)
         if result is None:
             return False
         self._step += 1
@@ -120,49 +133,41 @@ class Loop:
         return True
 
     def _read(self) -> None:
-        """Log the step that is still unread."""
+        """Log the step that is still unread, and judge it."""
         unread, self._unread = self._unread, None
-        self._log_step(unread)
-
-    def _log_step(self, unread: _Unread | None) -> None:
         if unread is None:
             return
-        loss, grad_norm = unread.result.loss.item(), unread.result.grad_norm.item()
-        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-            numbers = f"a loss of {loss:g} and a gradient norm of {grad_norm:g}"
-            raise self._not_finite(f"Step {unread.step} gave {numbers}")
-        row: dict[str, float | int] = {
-            "loss": loss,
-            "lr": unread.lr,
-            "grad_norm": grad_norm,
-            "tokens_per_second": self.setup.tokens_per_step / unread.seconds,
-            "step_ms": 1000 * unread.seconds,
-        }
-        peak = self.memory.bytes()
-        if peak is not None:
-            row["peak_memory_bytes"] = peak
-        if self._peak_flops:
-            row["mfu"] = (
-                self._flops_per_step / unread.seconds / (self._peak_flops * self.trainee.group.ranks.world_size)
-            )
-        self._log("train", unread.step, row)
-        self.tell(
-            StepDone(
-                unread.step,
-                loss,
-                unread.lr,
-                grad_norm,
-                row["tokens_per_second"],
-                unread.step * self.setup.tokens_per_step,
-            )
-        )
+        loss, grad_norm, left_out = unread.result.numbers.tolist()
+        if left_out:
+            self._recent = self._recent.with_skipped(unread.step)
+            self._tell_bad_step(unread, loss, grad_norm)
+        else:
+            self._recent = self._recent.with_good(loss, grad_norm)
+        self.logbook.step_done(StepNumbers(unread.step, loss, unread.lr, grad_norm, unread.seconds, bool(left_out)))
 
-    def _not_finite(self, what: str) -> UserError:
+    def _tell_bad_step(self, unread: _Unread, loss: float, grad_norm: float) -> None:
+        """Name a step that did not reach the weights, and the place of its batch in the data. Raises UserError where
+        the run is not to go on."""
+        group, settings = self.trainee.group, self.setup.settings
+        losses = group.gather(unread.result.micro_losses.tolist())
+        places = name_places(self.batches, unread.step - 1, losses, group.ranks.world_size)
+        what = f"Step {unread.step} gave a loss of {loss:g} and a gradient norm of {grad_norm:g}"
+        if settings.on_spike == "stop":
+            self.logbook.note(unread.step, f"{what}. {places}", told=True)
+            raise self._not_finite(what, places)
+        self.logbook.note(unread.step, f"{what}, so it was left out. {places}")
+        if len(self._recent.skipped) > settings.spike_limit:
+            span = f"{len(self._recent.skipped)} of the last {LIMIT_SPAN} steps were left out"
+            raise self._not_finite(f"{what}, and {span}", f"{places} --spike-limit allows {settings.spike_limit}.")
+
+    def _not_finite(self, what: str, more: str = "") -> UserError:
         """The run has gone wrong on all processes alike. Such weights are never saved."""
+        if self.saver:
+            self.saver.settle()
         good = checkpoints_of(self._run)
-        hint = "Train with a lower --max-lr or a longer --warmup-iters; "
+        hint = "Train with a lower --max-lr or a longer --warmup-iters, or leave such steps out with --on-spike skip; "
         hint += f"the last good weights are in {good[-1]}." if good else "no checkpoint was written yet."
-        return self.trainee.group.told_once(UserError(f"{what}, so the run stops.", hint))
+        return self.trainee.group.told_once(UserError(f"{what}, so the run stops. {more}".rstrip(), hint))
 
     def _measure(self) -> None:
         """What is due at this step; it stays due where the run is asked to stop, and a later call does it first."""
@@ -171,8 +176,7 @@ class Loop:
         if self._evaluation_due:
             self._evaluate()
         if self._sample_due and not self.trainee.group.any(bool(self.stop)):
-            self._sample()
-            self._sample_due = False
+            self._sample_due = not self._sample()
 
     def _evaluate(self) -> None:
         val_loss = self.evaluator.validation_loss()
@@ -180,64 +184,90 @@ class Loop:
             return
         if not math.isfinite(val_loss):
             raise self._not_finite(f"After step {self._step} the validation loss is {val_loss:g}")
-        scores = None
+        scores: Mapping[str, float] | None = None
         if self.evaluator.items and self._step > 0:
             scores = self.evaluator.hellaswag()
             if scores is None:
                 return
-        self._val_loss = val_loss
         self._evaluation_due = False
-        self._log_evaluation("val", {"loss": val_loss})
+        self._val_loss = val_loss
+        self._is_best = self._best_loss is not None and val_loss < self._best_loss
+        self._best_loss = val_loss if self._best_loss is None else min(val_loss, self._best_loss)
+        self.logbook.evaluated(self._step, "val", {"loss": val_loss})
         if scores:
-            self._log_evaluation("hellaswag", scores)
+            self.logbook.evaluated(self._step, "hellaswag", scores)
 
-    def _log_evaluation(self, kind: str, values: Mapping[str, float]) -> None:
-        self._log(kind, self._step, values)
-        self.tell(Evaluated(self._step, kind, values))
-
-    def _sample(self) -> None:
-        if not self.trainee.group.ranks.is_main:
-            return
+    def _sample(self) -> bool:
+        """Complete the prompt; False when it was stopped."""
         sampled = self.evaluator.sample(self._step)
-        if sampled:
-            prompt, text, ids = sampled
-            row = {"step": self._step, "prompt": prompt, "text": text, "ids": ids}
-            metrics.append(self._run / metrics.SAMPLES, row)
-            self.tell(Sampled(self._step, prompt, text))
-
-    def _log(self, kind: str, step: int, values: Mapping[str, float | str]) -> None:
-        if self.trainee.group.ranks.is_main:
-            row = {
-                "kind": kind,
-                "step": step,
-                "tokens": step * self.setup.tokens_per_step,
-                "time": time.monotonic() - self._began,
-            }
-            metrics.append(self._run / metrics.METRICS, {**row, **values})
+        if self.trainee.group.any(bool(self.stop)):
+            return False
+        if sampled and self.trainee.group.ranks.is_main:
+            self.logbook.sampled(self._step, *sampled)
+        return True
 
     def _save(self) -> None:
+        """Take a snapshot, which is written while training goes on."""
         self._read()
-        if not all(bool(parameter.isfinite().all()) for parameter in self.trainee.model.parameters()):
+        group, began = self.trainee.group, time.monotonic()
+        if group.any(not all(bool(weight.isfinite().all()) for weight in group.parts(self.trainee.model))):
             raise self._not_finite(f"After step {self._step} there are weights that are not finite")
         progress = Progress(
             step=self._step,
             seed=self.setup.settings.seed,
-            seconds=time.monotonic() - self._began,
+            seconds=self.logbook.seconds,
             evaluation_due=self._evaluation_due,
             sample_due=self._sample_due,
+            val_loss=self._val_loss,
+            best_loss=self._best_loss,
+            recent=self._recent,
             numerics=self.trainee.numerics.as_dict(),
         )
-        if self._saved_as and replace(progress, seconds=0) == replace(self._saved_as, seconds=0):
+        if group.on_main(lambda: self._is_saved(progress)):
             return  # a stop just after a save
         self._saved_as = progress
-        self._saved = self.trainee.group.on_main(
-            lambda: checkpoint.save(
-                self._run,
-                progress,
-                self.trainee.model,
-                self.trainee.optimizer,
-                self.setup.tokenizer,
-                self.setup.settings.keep_last,
-            )
+        take: Callable[[], checkpoint.Snapshot | None] = lambda: checkpoint.snapshot(  # noqa: E731
+            progress, self.trainee.model, self.trainee.optimizer, group
         )
-        self.tell(Saved(self._step, self._saved))
+        if self.saver:
+            self.saver.save(take, began)
+        else:
+            take()
+
+    def _is_saved(self, progress: Progress) -> bool:
+        """Whether the last save was of the same state, and has not failed."""
+        assert self.saver is not None
+        if self._saved_as is None or replace(progress, seconds=0) != replace(self._saved_as, seconds=0):
+            return False
+        self.saver.settle()
+        self._tell_saves()
+        return not self._save_fault
+
+    def _finish_saving(self, complete: bool) -> Path:
+        """The folder of the last checkpoint, once it is whole. Raises UserError where it is not: soon in a run
+        that was stopped, since whoever stopped it does not wait."""
+        assert self.saver is not None
+        patience = saver.LAST_PATIENCE if complete else 0.0
+        while self.saver.is_trying(patience):
+            self._tell_saves()
+        self._tell_saves()
+        if self._saved is None or self._save_fault:
+            last = checkpoints_of(self._run)
+            raise UserError(
+                f"The last checkpoint, of step {self._step}, could not be written to {self._run}: {self._save_fault}",
+                f"Make room; the same command then continues from {last[-1].name}." if last else "Make room first.",
+            )
+        return self._saved
+
+    def _tell_saves(self) -> None:
+        """Log what became of saves, on the first process."""
+        for outcome in self.saver.outcomes() if self.saver else ():
+            if isinstance(outcome, Failed):
+                self._save_fault = outcome.reason
+                last = checkpoints_of(self._run)
+                kept = f" The last good one is {last[-1].name}." if last else ""
+                message = f"The checkpoint of step {outcome.step} could not be written: {outcome.reason}{kept}"
+                self.logbook.note(outcome.step, f"{message} It is tried again.")
+            else:
+                self._saved, self._save_fault = outcome.folder, ""
+                self.logbook.saved(outcome)

@@ -23,12 +23,13 @@ from gptcli.training.step import Trainee
 RUN, PLOTS = "run.json", "plots"
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
-    "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh",
+    "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "monitor", "dry_run",
     "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
     "on_spike", "spike_zscore", "spike_limit",
-    "nodes", "node_rank", "rdzv_endpoint", "shard", "monitor", "dry_run",
-    "eval_every", "eval_iters", "metrics", "eval_examples", "hellaswag_data", "sample_every", "device", "gpus", "torch_matmul_precision", "compile", "vocab_size", "n_tokens",
-    "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "drop_rate", "tie_embeddings",
+    "eval_every", "eval_iters", "metrics", "eval_examples", "hellaswag_data", "sample_every",
+    "device", "gpus", "nodes", "node_rank", "rdzv_endpoint", "shard", "torch_matmul_precision", "compile",
+    "vocab_size", "n_tokens", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "drop_rate",
+    "tie_embeddings",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,15 +21,18 @@ from gptcli.model.locate import CHECKPOINTS, checkpoints_of
 from gptcli.model.network import GPT
 from gptcli.optim.adamw import make_adamw
 from gptcli.settings import TrainSettings
-from gptcli.training import checkpoint, metrics, numerics, record
+from gptcli.training import checkpoint, fitting, metrics, numerics, record
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator, hellaswag_items
 from gptcli.training.events import Listener, Note, Started, TrainResult
+from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
-from gptcli.training.setup import Setup, describe, prepare
+from gptcli.training.retention import Retention, check_room
+from gptcli.training.saver import Saver
+from gptcli.training.setup import Setup, describe, prepare, with_steps
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Batches, Trainee
-from gptcli.training.telemetry import PeakMemory
+from gptcli.training.telemetry import PeakMemory, peak_flops
 
 # What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
 _OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.RUN)
@@ -36,11 +40,12 @@ _OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.RUN)
 
 @dataclass(frozen=True)
 class Continuation:
-    """What the first process found in the run folder: the checkpoint to go on from, where it stood and with what
-    warm-up it had been set up, notes, and where it moved an earlier run."""
+    """What the first process found in the run folder: the checkpoint to go on from, where it stood, with how many steps
+    and what warm-up it had been set up, notes, and where it moved an earlier run."""
 
     folder: Path | None
     progress: Progress | None
+    steps: int | None
     warmup: int | None
     notes: tuple[str, ...]
     moved_to: Path | None = None
@@ -51,10 +56,11 @@ def train(
 ) -> TrainResult:
     """Train as `gpt train` does, in this process (as one of the processes of a run where a launcher started it).
 
-    `listener` is told what happens, on the first process only; `command` is noted in `run.json`. SIGINT, SIGTERM and
-    SIGUSR1 end the run with a checkpoint. Raises UsageError for settings that can't work or contradict the run that is
-    in the folder, UserError for what fails on the way.
+    `listener` is told what happens, on the first process only; `command` is noted in `run.json`. SIGINT, SIGTERM,
+    SIGUSR1 and --max-time end the run with a checkpoint. Raises UsageError for settings that can't work or contradict
+    the run that is in the folder, UserError for what fails on the way.
     """
+    began = time.monotonic()
     ranks = detect()
     tell: Listener = listener if listener and ranks.is_main else lambda event: None
     if settings.dry_run:
@@ -70,7 +76,7 @@ def train(
         raise (error if ranks.is_main else ToldElsewhereError(error.exit_code)) from error
     device = resolve_device(settings.device, ranks.local_rank)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopSignals())
+        stop = stack.enter_context(StopSignals(began + settings.max_time if settings.max_time else None))
         if ranks.launched:
             stack.enter_context(ending_with(launcher()))
         group = stack.enter_context(Group(ranks, device))
@@ -82,23 +88,31 @@ def train(
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, _last_val_loss(run), None, already_finished=True)
-        return _run(setup, group, found, stop, tell, command)
+        return _run(setup, group, found, stop, tell, command, began)
 
 
 def _continued(setup: Setup, run: Path, found: Continuation) -> Setup:
     """The set-up with what depends on the run that was found: one that goes on keeps its warm-up, even if it grows; the
     weights of one that was moved aside are found where they now are."""
     if found.warmup is not None:
-        return replace(setup, warmup=found.warmup, notes=tuple(n for n in setup.notes if n != setup.warmup_note))
+        steps = setup.steps or found.steps or 0
+        notes = tuple(note for note in setup.notes if note != setup.warmup_note)
+        return replace(setup, steps=steps, warmup=found.warmup, notes=notes)
     if found.moved_to and setup.init_from and run.resolve() in setup.init_from.resolve().parents:
         return replace(setup, init_from=found.moved_to / setup.init_from.resolve().relative_to(run.resolve()))
     return setup
 
 
 def _run(
-    setup: Setup, group: Group, found: Continuation, stop: StopSignals, tell: Listener, command: Sequence[str] | None
+    setup: Setup,
+    group: Group,
+    found: Continuation,
+    stop: StopSignals,
+    tell: Listener,
+    command: Sequence[str] | None,
+    began: float,
 ) -> TrainResult:
-    """Build everything that the loop needs, and run it."""
+    """Build everything that the loop needs, and run it. `began` is when this call did."""
     settings, run = setup.settings, Path(setup.settings.log_dir)
     memory = PeakMemory(group.device)
     trainee, notes = _trainee(setup, group, found)
@@ -106,27 +120,54 @@ def _run(
     notes += [note] if note else []
     for note in notes:
         tell(Note(note))
-    group.on_main(lambda: record.write(run, setup, trainee, command))
-    loop = Loop(
-        setup=setup,
-        trainee=trainee,
-        batches=Batches(
-            WindowReader(setup.shards.split("train"), setup.length, setup.config.vocab_size),
-            setup.train_windows,
-            setup.windows_per_step,
-            settings.n_batches,
-            settings.seed,
-        ),
-        evaluator=Evaluator(setup, trainee, items, lambda: bool(stop)),
-        memory=memory,
-        stop=stop,
-        tell=tell,
-        start=found.progress,
+    batches = Batches(
+        WindowReader(setup.shards.split("train"), setup.length, setup.config.vocab_size),
+        setup.train_windows,
+        setup.windows_per_step,
+        settings.n_batches,
+        settings.seed,
     )
-    loop.log_notes([*setup.notes, *found.notes, *notes])
-    step = found.progress.step if found.progress else 0
+    evaluator = Evaluator(setup, trainee, items, lambda: bool(stop))
+    if setup.steps == 0:
+        tell(Note(f"Measuring how many steps end in {settings.fit_time:g} s."))
+        fitted = _fitted(setup, trainee, batches, evaluator, stop, began)
+        if fitted is None:
+            signal = next((number for number in group.gather(stop.received) if number is not None), None)
+            return TrainResult(run, None, 0, 0, None, signal, out_of_time=signal is None)
+        setup = fitted
+        evaluator = replace(evaluator, setup=setup)
+    group.on_main(lambda: record.write(run, setup, trainee, command))
+    step, seconds = (found.progress.step, found.progress.seconds) if found.progress else (0, 0.0)
+    logbook = Logbook(run, setup.tokens_per_step, memory, tell, time.monotonic() - seconds, is_main=group.ranks.is_main)
+    if peak := peak_flops(group.device):
+        parameters = trainee.model.n_parameters()
+        logbook.measure_against(peak * group.ranks.world_size, setup.config, parameters, setup.length)
+    for note in (*setup.notes, *found.notes, *notes):
+        logbook.note(step, note, told=True)
     tell(Started(run, step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
-    return loop.run()
+    retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
+    saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
+    return Loop(setup, trainee, batches, evaluator, logbook, saver, stop, found.progress).run()
+
+
+def _fitted(
+    setup: Setup, trainee: Trainee, batches: Batches, evaluator: Evaluator, stop: StopSignals, began: float
+) -> Setup | None:
+    """The set-up with as many steps as end in --fit-time, counted from `began`; None where it was stopped. Raises
+    UsageError where none does."""
+    settings, group = setup.settings, trainee.group
+    assert settings.fit_time is not None
+    costs = fitting.measure(setup, trainee, batches, evaluator, lambda: bool(stop))
+    if costs is None:
+        return None
+    left = min(group.gather(settings.fit_time - (time.monotonic() - began)))
+    steps = fitting.steps_within(left, costs, settings)
+    try:
+        if steps == 0:
+            raise fitting.too_short(settings, costs)
+        return with_steps(setup, steps)
+    except UserError as error:
+        raise group.told_once(error) from error
 
 
 def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, list[str]]:
@@ -138,7 +179,9 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
         notes += changes
     choices.apply()
     try:
-        if setup.init_from and not found.folder:
+        if found.progress:
+            model = GPT.allocate(setup.config)
+        elif setup.init_from:
             model = read_model(setup.init_from, settings.drop_rate)
         else:
             model = GPT.create(setup.config, settings.seed)
@@ -149,8 +192,8 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
             weight_decay=settings.weight_decay,
             fused=choices.fused_adamw,
         )
-        if found.folder:
-            checkpoint.restore(found.folder, model, optimizer)
+        if found.progress:
+            checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizer, group)
     except UserError as error:
         raise group.told_once(error) from error
     # Compiled inside the wrapper: gradient accumulation speaks to the wrapper itself.
@@ -163,20 +206,24 @@ def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
     stack.enter_context(FolderLock(run))
     moved_to = _move_aside(run) if setup.settings.fresh else None
     checkpoint.remove_unfinished(run)
-    recorded, checkpoints = record.read(run), checkpoints_of(run)
-    if not checkpoints:
+    with torch.device("meta"):
+        parameters = GPT(setup.config).n_parameters()
+    check_room(run, checkpoint.size(setup.config, parameters))
+    recorded, (newest, passed_over) = record.read(run), checkpoint.newest_valid(run)
+    if newest is None:
         _drop_rows_past(run, None)
-        notes = (f"The run that was in {run} now lies in {moved_to}.",) if moved_to else ()
-        return Continuation(None, None, None, notes, moved_to)
+        moved = (f"The run that was in {run} now lies in {moved_to}.",) if moved_to else ()
+        return Continuation(None, None, None, None, moved, moved_to)
     if recorded is None:
         raise UsageError(
             f"{run} holds checkpoints but no {record.RUN}, so what they were trained with is not known.",
             "Choose another --log-dir, start from one of them with --init-from, or move them aside with --fresh.",
         )
-    changes = record.check_same(run, recorded, setup)
-    progress = checkpoint.read_progress(checkpoints[-1])
+    changes = record.check_same(run, recorded, replace(setup, steps=setup.steps or recorded["steps"]))
+    progress = checkpoint.read_progress(newest)
     _drop_rows_past(run, progress)
-    return Continuation(checkpoints[-1], progress, recorded["warmup"], tuple(changes))
+    notes = (*passed_over, *changes)
+    return Continuation(newest, progress, recorded["steps"], recorded["warmup"], notes)
 
 
 def _move_aside(run: Path) -> Path | None:

@@ -12,7 +12,7 @@ from gptcli.distributed.runtime import Ranks, detect, resolve_device
 from gptcli.errors import Errors, Fault, UsageError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
 from gptcli.model.huggingface import read_shape
-from gptcli.model.locate import checkpoints_of, locate_model
+from gptcli.model.locate import locate_model, newest_whole
 from gptcli.settings import TrainSettings, data_folder
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer_files import GPT2_VOCABULARIES, read_tokenizer
@@ -87,10 +87,9 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
             f"The training split has {len(shards.split('train')):,} tokens, too few for one sequence of {length}.",
             "Tokenize more text, or train with a smaller --context-length.",
         )
-    steps = run_steps(settings, train_windows, windows_per_step)
-    warmup, warmup_note = run_warmup(settings, steps)
-    notes += [warmup_note] if warmup_note else []
-    return Setup(
+    # With --fit-time the number of steps is measured when the run begins, or was when it did.
+    steps = 0 if settings.fit_time else run_steps(settings, train_windows, windows_per_step)
+    setup = Setup(
         settings=settings,
         config=config,
         init_from=init_from,
@@ -100,13 +99,22 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         train_windows=train_windows,
         val_windows=min(settings.eval_iters * windows_per_step, _val_windows(shards, length)),
         windows_per_step=windows_per_step,
-        steps=steps,
-        warmup=warmup,
-        warmup_note=warmup_note,
+        steps=0,
+        warmup=0,
+        warmup_note="",
         metrics=metrics,
         metrics_asked_for=_asked_for_metrics(settings),
         notes=tuple(notes),
     )
+    return with_steps(setup, steps) if steps else setup
+
+
+def with_steps(setup: Setup, steps: int) -> Setup:
+    """The set-up of a run of so many steps, with the warm-up that it gets. Raises UsageError for one too short for the
+    warm-up that was asked for."""
+    warmup, note = run_warmup(setup.settings, steps)
+    notes = (*setup.notes, note) if note else setup.notes
+    return replace(setup, steps=steps, warmup=warmup, warmup_note=note, notes=notes)
 
 
 def _metrics(settings: TrainSettings) -> tuple[str, ...]:
@@ -186,8 +194,8 @@ def _model(
     if settings.init_from is None:
         return asked, None
     # Once the run has a checkpoint the weights that it began with are not needed, and may be gone.
-    own = [] if settings.fresh else checkpoints_of(Path(settings.log_dir))
-    folder = own[-1] if own else locate_model(settings.init_from)
+    own = None if settings.fresh else newest_whole(Path(settings.log_dir))
+    folder = own or locate_model(settings.init_from)
     config = replace(read_shape(folder), drop_rate=settings.drop_rate)
     theirs = read_tokenizer(folder, config.vocab_size)[0]
     if theirs and tokenizer and theirs != tokenizer:
@@ -227,6 +235,18 @@ def _check_options(settings: TrainSettings, context_length: int, processes: int)
         )
     if settings.min_lr > settings.max_lr:
         faults.append(Fault(f"--min-lr {settings.min_lr:g} is above --max-lr {settings.max_lr:g}."))
+    if settings.fit_time and (settings.max_iters or settings.n_epochs):
+        given = "--max-iters" if settings.max_iters else "--n-epochs"
+        faults.append(
+            Fault(f"--fit-time measures how many steps the run has, {given} says it.", "Leave one of them out.")
+        )
+    if settings.keep_every and settings.keep_every % settings.save_every:
+        faults.append(
+            Fault(
+                f"--keep-every {settings.keep_every}: nothing is saved there but every {settings.save_every} steps.",
+                "Take a multiple of --save-every.",
+            )
+        )
     raise_if(faults)
 
 

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noted when they come, acted on where the run can be saved."""
+"""What asks a run to stop, signals and --max-time: noted when it comes, acted on where the run can be saved."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ _SAME_KEYPRESS_SECONDS = 2.0  # Ctrl-C reaches a rank from the terminal and agai
 
 
 class StopSignals:
-    """While entered, SIGINT, SIGTERM and SIGUSR1 set `received`; a second Ctrl-C interrupts at once.
+    """While entered, SIGINT, SIGTERM and SIGUSR1 set `received`; a second Ctrl-C interrupts at once. True from the
+    first signal on, or from `deadline` on, a moment of `time.monotonic`.
 
     The handlers that were there before come back at the end. Outside the main thread, where Python allows no handlers,
     nothing is caught.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
         self.received: int | None = None
         self._when = 0.0
         self._before: dict[int, object] = {}
@@ -38,7 +40,7 @@ class StopSignals:
         self._before.clear()
 
     def __bool__(self) -> bool:
-        return self.received is not None
+        return self.received is not None or (self.deadline is not None and time.monotonic() >= self.deadline)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

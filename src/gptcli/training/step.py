@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gptcli.data.batches import WindowReader
-from gptcli.data.order import window_of
+from gptcli.data.order import Indices, window_of
 from gptcli.distributed.group import Group
 from gptcli.model.loss import cross_entropy
 from gptcli.model.network import GPT
@@ -33,19 +32,23 @@ class Batches:
 
     def micro_batch(self, step: int, micro: int, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets (B, T) of micro-batch `micro` of `step` for one process."""
-        first = step * self.windows_per_step + (micro * world_size + rank) * self.n_batches
-        samples = np.arange(first, first + self.n_batches)
-        x, y = self.reader.read(window_of(samples, self.n_windows, self.seed))
+        x, y = self.reader.read(self.windows(step, micro, rank, world_size))
         return torch.from_numpy(x), torch.from_numpy(y)
+
+    def windows(self, step: int, micro: int, rank: int, world_size: int) -> Indices:
+        """Which windows of the training split that micro-batch is, (B,)."""
+        first = step * self.windows_per_step + (micro * world_size + rank) * self.n_batches
+        return window_of(np.arange(first, first + self.n_batches), self.n_windows, self.seed)
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """On the device, so that reading them can wait: the mean loss over the step's tokens on all processes, and the norm
-    of the gradient before clipping."""
+    """On the device, so that reading it can wait. `numbers` are the mean loss over the step's tokens on all processes,
+    the norm of the gradient before clipping, and 1 where the step was left out for these two, else 0: the same bits on
+    every process. `micro_losses` are this process' own, one a micro-batch."""
 
-    loss: Tensor
-    grad_norm: Tensor
+    numbers: Tensor
+    micro_losses: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,41 +73,56 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def take_step(
-    trainee: Trainee, batches: Batches, step: int, lr: float, grad_clip: float, stop: Callable[[], bool]
+    trainee: Trainee,
+    batches: Batches,
+    step: int,
+    lr: float,
+    grad_clip: float,
+    stop: Callable[[], bool],
+    limits: tuple[float, float] = (math.inf, math.inf),
 ) -> StepResult | None:
-    """Take step number `step`; None when `stop` said so on any process before the weights were touched."""
+    """Take step number `step`; None when `stop` said so on any process before the weights were touched.
+
+    A loss or gradient norm that is not finite, or above its one of the `limits`, never reaches the weights.
+    """
     group, device = trainee.group, trainee.group.device
     rank, world_size = group.ranks.rank, group.ranks.world_size
     accumulation = batches.windows_per_step // (batches.n_batches * world_size)
     seed_step(batches.seed, step, rank)
     trainee.optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=device)
+    losses = torch.zeros(accumulation, device=device)
     for micro in range(accumulation):
         if group.any(stop()):
             trainee.optimizer.zero_grad(set_to_none=True)
             return None
         x, y = (part.to(device) for part in batches.micro_batch(step, micro, rank, world_size))
-        with _sync_if(micro == accumulation - 1, trainee.wrapped):
+        with group.accumulating(trainee.wrapped, last=micro == accumulation - 1):
             with trainee.numerics.autocast(device):
                 logits = trainee.wrapped(x)
             # All micro-batches are of one size, so the mean of their means is the mean over the step's tokens.
             loss = cross_entropy(logits, y) / accumulation
             loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    grad_norm = _clip(trainee.model, grad_clip)
-    for parameters in trainee.optimizer.param_groups:
+        losses[micro] = loss.detach()
+    grad_norm = group.clip(trainee.model, grad_clip)
+    # Averaged, the norm has the same bits everywhere, so no process leaves a step out that another one takes.
+    loss, grad_norm = group.sum(torch.stack((losses.sum(), grad_norm))).div_(world_size)
+    good = loss.isfinite() & grad_norm.isfinite() & (loss <= limits[0]) & (grad_norm <= limits[1])
+    left_out = (~good).float()
+    _update(trainee.optimizer, lr, left_out)
+    return StepResult(torch.stack((loss, grad_norm, left_out)), losses * accumulation)
+
+
+def _update(optimizer: Optimizer, lr: float, left_out: Tensor) -> None:
+    """Move the weights, unless `left_out` is 1: where the kernel can ask that itself nobody waits for the device, as
+    torch's GradScaler has it."""
+    for parameters in optimizer.param_groups:
         parameters["lr"] = lr
-    trainee.optimizer.step()
-    return StepResult(group.sum(total) / world_size, grad_norm)
-
-
-def _sync_if(last: bool, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Gradients are exchanged once a step, with the last micro-batch."""
-    if last or not isinstance(wrapped, DistributedDataParallel):
-        return contextlib.nullcontext()
-    return wrapped.no_sync()
-
-
-def _clip(model: GPT, longest: float) -> Tensor:
-    """Scale the gradients down to norm `longest` (0: leave them); returns the norm that they had."""
-    return nn.utils.clip_grad_norm_(model.parameters(), longest or float("inf"))
+    if not optimizer.defaults.get("fused"):
+        if not left_out.item():
+            optimizer.step()
+        return
+    optimizer.grad_scale, optimizer.found_inf = None, left_out  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]

@@ -1,0 +1,113 @@
+"""What a run writes down as it goes, and tells whoever listens: its metrics, samples, and events."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptcli.model.config import GPTConfig
+from gptcli.training import metrics
+from gptcli.training.events import Evaluated, Listener, Note, Sampled, Saved, StepDone
+from gptcli.training.saver import Written
+from gptcli.training.telemetry import PeakMemory, flops_per_token
+
+
+@dataclass(frozen=True)
+class StepNumbers:
+    """One step as it is logged: `seconds` is its wall time with its data, `skipped` that it did not reach the
+    weights."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    skipped: bool
+
+
+class Logbook:
+    """Of the first process; the others' writes and tells nothing. `began` is when the run would have begun had it never
+    been interrupted, on the clock of `time.monotonic`; `peak_flops` is that of all devices together."""
+
+    def __init__(
+        self, run: Path, tokens_per_step: int, memory: PeakMemory, tell: Listener, began: float, is_main: bool
+    ) -> None:
+        self.run, self.tokens_per_step, self.memory = run, tokens_per_step, memory
+        self.tell, self.began, self.is_main = tell, began, is_main
+        self._flops_per_step = 0.0
+        self._peak_flops: float | None = None
+
+    def measure_against(self, peak_flops: float | None, config: GPTConfig, parameters: int, length: int) -> None:
+        """Log the share of `peak_flops`, that of all devices, where it is known."""
+        self._peak_flops = peak_flops
+        self._flops_per_step = flops_per_token(config, parameters, length) * self.tokens_per_step
+
+    @property
+    def seconds(self) -> float:
+        """Time of the run so far, that of earlier calls included."""
+        return time.monotonic() - self.began
+
+    def step_done(self, numbers: StepNumbers) -> None:
+        """A `train` line. What is not finite is null there: JSON has no word for it."""
+        row: dict[str, float | int | bool | None] = {
+            "loss": _finite(numbers.loss),
+            "lr": numbers.lr,
+            "grad_norm": _finite(numbers.grad_norm),
+            "tokens_per_second": self.tokens_per_step / numbers.seconds,
+            "step_ms": 1000 * numbers.seconds,
+        }
+        if (peak := self.memory.bytes()) is not None:
+            row["peak_memory_bytes"] = peak
+        if self._peak_flops:
+            row["mfu"] = self._flops_per_step / numbers.seconds / self._peak_flops
+        if numbers.skipped:
+            row["skipped"] = True
+        self._log("train", numbers.step, row)
+        self.tell(
+            StepDone(
+                numbers.step,
+                numbers.loss,
+                numbers.lr,
+                numbers.grad_norm,
+                self.tokens_per_step / numbers.seconds,
+                numbers.step * self.tokens_per_step,
+            )
+        )
+
+    def evaluated(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """A `val` or `hellaswag` line."""
+        self._log(kind, step, values)
+        self.tell(Evaluated(step, kind, values))
+
+    def sampled(self, step: int, prompt: str, text: str, ids: Sequence[int]) -> None:
+        """A line of `samples.jsonl`."""
+        if self.is_main:
+            metrics.append(self.run / metrics.SAMPLES, {"step": step, "prompt": prompt, "text": text, "ids": list(ids)})
+        self.tell(Sampled(step, prompt, text))
+
+    def saved(self, written: Written) -> None:
+        """An `event` line of a checkpoint that is whole, with what it took."""
+        figures = {"stall_ms": 1000 * written.stall, "save_seconds": written.seconds}
+        self._log("event", written.step, {"message": f"saved {written.folder.name}", **figures})
+        self.tell(Saved(written.step, written.folder, 1000 * written.stall, written.seconds))
+
+    def note(self, step: int, message: str, told: bool = False) -> None:
+        """An `event` line, which the listener is told too unless it was already."""
+        self._log("event", step, {"message": message})
+        if not told:
+            self.tell(Note(message))
+
+    def _log(self, kind: str, step: int, values: Mapping[str, object]) -> None:
+        if self.is_main:
+            row = {"kind": kind, "step": step, "tokens": step * self.tokens_per_step, "time": self.seconds}
+            try:
+                metrics.append(self.run / metrics.METRICS, {**row, **values})
+            except OSError as error:  # a full disk: the run is worth more than its log
+                self.tell(Note(f"{metrics.METRICS} can't be written: {error.strerror or error}."))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
