@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import tiny
-from test_training import HELLASWAG_ROWS, files_of, losses
+from test_training import HELLASWAG_ROWS, files_of, losses, stopping_at
 
 from gptcli import train
 from gptcli.errors import UsageError
@@ -27,8 +29,6 @@ def signal_in_call(
 ) -> Callable[[], int]:
     """Raise a signal in the `call`-th call of the function named; returns how many calls there were after it."""
     module, name = where.rsplit(".", 1)
-    import importlib
-
     original = getattr(importlib.import_module(module), name)
     calls = 0
 
@@ -71,8 +71,6 @@ def equal_runs(one: Path, other: Path) -> None:
 def test_a_signal_is_heard_in_the_middle_of_everything_and_the_run_goes_on_bit_for_bit(
     where: str, call: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import json
-
     data = tmp_path / "hellaswag.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in HELLASWAG_ROWS))
 
@@ -195,3 +193,18 @@ def test_steps_are_counted_with_all_that_comes_between_them() -> None:
 def test_how_long_can_not_be_said_twice(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--fit-time measures how many steps the run has, --max-iters says it"):
         train(tiny(shards, tmp_path, fit_time=60))
+
+
+def test_a_run_keeps_what_was_measured_for_it_so_that_its_bits_stay(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny(shards, tmp_path / "whole"))
+    train(tiny(shards, tmp_path / "parts"), stopping_at(2))
+    before = json.loads((checkpoints_of(tmp_path / "parts")[-1] / "training/state.json").read_text())["numerics"]
+    monkeypatch.setattr("gptcli.training.numerics.n_threads", lambda processes: before["threads"] + 1)
+    monkeypatch.setattr("gptcli.training.numerics.has_fused", lambda device: not before["fused_adamw"])
+    train(tiny(shards, tmp_path / "parts"))
+    equal_runs(tmp_path / "whole", tmp_path / "parts")
+    train(tiny(shards, tmp_path / "other"))
+    other = files_of(checkpoints_of(tmp_path / "other")[-1])
+    assert other["model.safetensors"] != files_of(checkpoints_of(tmp_path / "whole")[-1])["model.safetensors"]
