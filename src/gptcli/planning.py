@@ -67,11 +67,14 @@ def plan(settings: TrainSettings) -> Plan:
     activations = micro_batch * _activation_values(setup.config, setup.length, settings.drop_rate > 0) * FP32
     # The head's output, its gradient, and the softmax that the loss keeps between the two.
     logits = 3 * micro_batch * setup.config.vocab_size * FP32
+    parts = 1 if settings.shard == "none" else ranks.world_size
+    # With --shard optimizer the gathered weights lie beside a process' part of them.
+    gathered = parameters if settings.shard == "optimizer" and parts > 1 else 0
     numbers = Plan(
         parameters=parameters,
-        weight_bytes=parameters * FP32,
-        gradient_bytes=parameters * FP32,
-        optimizer_bytes=2 * parameters * FP32,
+        weight_bytes=(parameters // parts + gathered) * FP32,
+        gradient_bytes=parameters // parts * FP32,
+        optimizer_bytes=2 * parameters // parts * FP32,
         activation_bytes=activations,
         logit_bytes=logits,
         steps=setup.steps,

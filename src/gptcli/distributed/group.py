@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gptcli.distributed import sharding
 from gptcli.distributed.runtime import Ranks
 from gptcli.errors import ToldElsewhereError, UserError
 
@@ -25,6 +26,7 @@ class Group:
     def __init__(self, ranks: Ranks, device: torch.device) -> None:
         self.ranks, self.device = ranks, device
         self._hosts: dist.ProcessGroup | None = None
+        self._mode: Literal["none", "optimizer", "full"] = "none"
 
     def __enter__(self) -> Group:
         if self.ranks.world_size > 1:
@@ -55,34 +57,59 @@ class Group:
                 "What that one says tells why. The same command continues from the last checkpoint.",
             ) from error
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as it is trained: gradients averaged over the processes while they are computed (DDP)."""
-        if self.ranks.world_size == 1:
+    def spread(
+        self,
+        model: nn.Module,
+        blocks: Iterable[nn.Module],
+        mode: Literal["none", "optimizer", "full"],
+        low_precision: torch.dtype | None,
+        compiled: bool,
+    ) -> nn.Module:
+        """The model, which lies on the CPU, moved to the device and made ready to be trained by all processes: each has
+        a copy, and gradients are averaged while they are computed (DDP), or each has a part (`mode`; see `sharding`).
+        `low_precision` is what a sharded model is gathered in, None for its own."""
+        self._mode = mode if self.ranks.world_size > 1 else "none"
+        if self._mode != "none":
+            blocks = list(blocks)
+            for block in blocks if compiled else ():
+                block.compile(dynamic=False)
+            sharding.shard(model, blocks, self._mode, self.device, low_precision)
             return model
+        model.to(self.device)
+        # Compiled inside the wrapper: gradient accumulation speaks to the wrapper itself.
+        forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]
+        if self.ranks.world_size == 1:
+            return forward
         device_ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(forward, device_ids=device_ids, gradient_as_bucket_view=True)
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
         """Around a micro-batch's forward and backward pass: gradients are exchanged with the last one of a step."""
+        if self._mode != "none":
+            sharding.exchange(wrapped, self._mode, last)
         if last or not isinstance(wrapped, DistributedDataParallel):
             return contextlib.nullcontext()
         return wrapped.no_sync()
 
     def clip(self, model: nn.Module, longest: float) -> Tensor:
         """Scale the gradients down to norm `longest` (0: leave them); returns the norm that they had, on the device."""
-        return nn.utils.clip_grad_norm_(model.parameters(), longest or float("inf"))
+        return sharding.whole(nn.utils.clip_grad_norm_(model.parameters(), longest or float("inf")))
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
-        """Whole tensors on the first process, None on the others; all call it with the same names in the same order."""
-        return tensors if self.ranks.is_main else None
+        """Whole tensors on the first process, None on the others; all call it with the same names in the same order.
+        What was in parts lies on the CPU then, what was whole where it was."""
+        if self._mode == "none":
+            return tensors if self.ranks.is_main else None
+        found: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():  # one at a time: no device has to hold more than one
+            full = sharding.whole(tensor)
+            if self.ranks.is_main:
+                found[name] = full.cpu()
+        return found if self.ranks.is_main else None
 
     def put(self, target: Tensor, source: Tensor | None) -> None:
         """Fill `target` on every process with what the first one has as `source`, exact to the bit."""
-        with torch.no_grad():
-            if source is not None:
-                target.copy_(source)
-            if self.ranks.world_size > 1:
-                dist.broadcast(target, src=0)
+        sharding.fill(target, source)
 
     def agree(self, flags: Sequence[int]) -> list[int]:
         """The largest of every process' flags, place by place."""
@@ -95,7 +122,12 @@ class Group:
     def parts(self, model: nn.Module) -> Iterator[Tensor]:
         """What this process holds of each of the model's weights."""
         for parameter in model.parameters():
-            yield parameter.detach()
+            yield sharding.part(parameter.detach())
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether no process holds the whole model: its passes are taken by all together then."""
+        return self._mode != "none"
 
     def sum(self, values: Tensor) -> Tensor:
         """`values` added up over all processes, in place."""

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from gptcli.data.batches import WindowReader
+from gptcli.distributed import sharding
+from gptcli.distributed.group import Group
 from gptcli.errors import UserError
 from gptcli.evals.hellaswag import Item, prepare, score, subset, summarise
 from gptcli.evals.hellaswag_data import load_within
@@ -41,20 +43,22 @@ class Evaluator:
         setup, group = self.setup, self.trainee.group
         reader = WindowReader(setup.shards.split("val"), setup.length, setup.config.vocab_size)
         size = setup.settings.n_batches
-        starts = range(group.ranks.rank * size, setup.val_windows, group.ranks.world_size * size)
         total, tokens = 0.0, 0
         with _evaluating(self.trainee.model):
-            for start in starts:
-                if self.stop():
-                    break
-                x, y = reader.read(np.arange(start, min(start + size, setup.val_windows)))
+            for turn in range(0, setup.val_windows, group.ranks.world_size * size):
+                if group.any(self.stop()):
+                    return None
+                start = turn + group.ranks.rank * size
+                mine = np.arange(start, max(start, min(start + size, setup.val_windows)))
+                if len(mine) == 0 and not group.is_sharded:
+                    continue
+                x, y = reader.read(mine if len(mine) else np.arange(1))  # all take part in a pass of a sharded model
                 targets = torch.from_numpy(y).to(group.device)
                 with self.trainee.numerics.autocast(group.device):
                     logits = self.trainee.model(torch.from_numpy(x).to(group.device))
-                total += cross_entropy(logits, targets, reduction="sum").item()
-                tokens += targets.numel()
-        if group.any(self.stop()):
-            return None
+                if len(mine):
+                    total += cross_entropy(logits, targets, reduction="sum").item()
+                    tokens += targets.numel()
         parts = group.gather((total, tokens))
         return sum(part[0] for part in parts) / sum(part[1] for part in parts)
 
@@ -63,33 +67,64 @@ class Evaluator:
         group = self.trainee.group
         mine = self.items[group.ranks.rank :: group.ranks.world_size]
         batch_tokens = max(self.setup.settings.n_batches * self.setup.length, 4096)
-        with torch.no_grad(), self.trainee.numerics.autocast(group.device):
-            scored = score(self.trainee.model, mine, batch_tokens, self.stop)
+        turns = _Turns(group, self.stop)
+        with _evaluating(self.trainee.model), self.trainee.numerics.autocast(group.device):
+            scored = score(self.trainee.model, mine, batch_tokens, turns.stopped)
+            while turns.others_go_on():
+                self.trainee.model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=group.device))
         if group.any(self.stop()):
             return None
         summary = summarise([row for part in group.gather(scored) for row in part])
         return {"acc": summary.acc, "acc_norm": summary.acc_norm, "n": summary.n}
 
     def sample(self, step: int) -> tuple[str, str, list[int]] | None:
-        """Prompt, completion and its ids by the model as it is; None without a tokenizer."""
-        tokenizer = self.setup.tokenizer
-        if tokenizer is None:
+        """Prompt, completion and its ids by the model as it is, on the first process; None without a tokenizer, and on
+        the others."""
+        tokenizer, group = self.setup.tokenizer, self.trainee.group
+        if tokenizer is None or not (group.ranks.is_main or group.is_sharded):
             return None
         try:
             prompt, prompt_ids = SAMPLE_PROMPT, tokenizer.encode(SAMPLE_PROMPT)
         except UserError:  # it lacks a letter: from the start of a document, then
             prompt, prompt_ids = "", [tokenizer.eot]
-        with self.trainee.numerics.autocast(self.trainee.group.device):
+        with _evaluating(self.trainee.model), self.trainee.numerics.autocast(group.device):
             ids = complete(
                 self.trainee.model,
                 prompt_ids,
                 vocab_size=tokenizer.vocab_size,
-                eot=tokenizer.eot,
+                # All processes of a sharded model complete the prompt, and none of them may be done before the others.
+                eot=None if group.is_sharded else tokenizer.eot,
                 max_new_tokens=SAMPLE_TOKENS,
                 seed=self.setup.settings.seed + step,
-                stop=self.stop,
+                stop=_Turns(group, self.stop).stopped,
             )
+        if tokenizer.eot in ids:
+            ids = ids[: ids.index(tokenizer.eot) + 1]
         return prompt, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
+
+
+class _Turns:
+    """Passes of a sharded model are taken by all processes together, so they agree before each whether there is one
+    more; an unsharded model needs nobody."""
+
+    def __init__(self, group: Group, stop: Callable[[], bool]) -> None:
+        self._group, self._stop = group, stop
+        self._over = False
+
+    def stopped(self) -> bool:
+        """Before a pass of this process' own: whether all stop here."""
+        if not self._group.is_sharded:
+            return self._stop()
+        stopped, _ = self._group.agree([self._stop(), True])
+        self._over = bool(stopped)
+        return self._over
+
+    def others_go_on(self) -> bool:
+        """When this process has no more passes of its own: whether it has to take part in one of another's."""
+        if not self._group.is_sharded or self._over:
+            return False
+        stopped, busy = self._group.agree([self._stop(), False])
+        return bool(busy and not stopped)
 
 
 @contextmanager
@@ -97,7 +132,7 @@ def _evaluating(model: GPT) -> Iterator[None]:
     """No gradients and no dropout; afterwards the model trains on."""
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), sharding.evaluating(model):
             yield
     finally:
         model.train()

@@ -185,7 +185,9 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
             model = read_model(setup.init_from, settings.drop_rate)
         else:
             model = GPT.create(setup.config, settings.seed)
-        model.to(device).train()
+        model.train()
+        low_precision = torch.bfloat16 if choices.precision == "bf16" else None
+        wrapped = group.spread(model, model.blocks, settings.shard, low_precision, choices.compile)
         optimizer = make_adamw(
             model,
             betas=(settings.beta1, settings.beta2),
@@ -196,9 +198,7 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
             checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizer, group)
     except UserError as error:
         raise group.told_once(error) from error
-    # Compiled inside the wrapper: gradient accumulation speaks to the wrapper itself.
-    compiled = torch.compile(model, dynamic=False) if choices.compile else model
-    return Trainee(model, group.wrap(compiled), optimizer, group, choices), notes  # type: ignore[arg-type]
+    return Trainee(model, wrapped, optimizer, group, choices), notes
 
 
 def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
