@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcli.data.order import Permutation, n_windows, window_of
+from gptcli.data.order import Permutation, n_windows, samples_of, window_of
 
 seeds = st.integers(0, 2**63 - 1)
 epochs = st.integers(0, 10**6)
@@ -92,6 +92,41 @@ def test_samples_run_on_from_epoch_to_epoch(n: int, seed: int) -> None:
         expected = Permutation(n, seed, epoch).indices(np.arange(n))
         assert np.array_equal(windows[epoch * n : (epoch + 1) * n], expected)
     assert np.array_equal(window_of(np.arange(3 * n)[n // 2 :: 2], n, seed), windows[n // 2 :: 2])
+
+
+def dealt(draw: st.DrawFn, windows_per_step: int) -> tuple[int, int]:
+    """A number of processes and a micro-batch that a step can be dealt out to."""
+    world_size = draw(st.sampled_from([k for k in range(1, windows_per_step + 1) if windows_per_step % k == 0]))
+    share = windows_per_step // world_size
+    return world_size, draw(st.sampled_from([k for k in range(1, share + 1) if share % k == 0]))
+
+
+@given(n=st.integers(1, 150), windows_per_step=st.integers(1, 60), seed=seeds, data=st.data())
+def test_all_processes_together_see_every_window_once_an_epoch_though_their_number_changes(
+    n: int, windows_per_step: int, seed: int, data: st.DataObject
+) -> None:
+    samples: list[np.ndarray] = []
+    for step in range(-(-3 * n // windows_per_step)):
+        world_size, n_batches = data.draw(st.composite(lambda draw: dealt(draw, windows_per_step))())
+        samples += [
+            samples_of(step, micro, rank, world_size, n_batches, windows_per_step)
+            for micro in range(windows_per_step // (world_size * n_batches))
+            for rank in range(world_size)
+        ]
+        assert sum(part.size for part in samples) == (step + 1) * windows_per_step
+    seen = window_of(np.concatenate(samples), n, seed)
+    for epoch in range(3):
+        assert np.array_equal(np.sort(seen[epoch * n : (epoch + 1) * n]), np.arange(n))
+    assert np.array_equal(seen, window_of(np.arange(seen.size), n, seed))
+
+
+def test_a_step_that_can_not_be_dealt_out_evenly_is_refused() -> None:
+    with pytest.raises(AssertionError, match="evenly"):
+        samples_of(0, 0, 0, world_size=3, n_batches=2, windows_per_step=8)
+    with pytest.raises(AssertionError, match="micro-batch 2"):
+        samples_of(0, 2, 0, world_size=2, n_batches=2, windows_per_step=8)
+    with pytest.raises(AssertionError, match="process 2 of 2"):
+        samples_of(0, 0, 2, world_size=2, n_batches=2, windows_per_step=8)
 
 
 @given(n_tokens=st.integers(0, 500), length=st.integers(1, 50))

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import errno
+import gc
+import os
 import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gptcli.data import token_stream
 from gptcli.data.batches import WindowReader
 from gptcli.data.manifest import Manifest, ShardRecord, TokenizerRecord, Totals
 from gptcli.data.shards import open_shards
 from gptcli.errors import UsageError, UserError
+
+needs_pread = pytest.mark.skipif(not hasattr(os, "pread"), reason="without positioned reads no file stays open")
 
 
 def write_bin(path: Path, tokens: npt.NDArray[np.integer], magic: int = 20240520, version: int = 1) -> None:
@@ -205,16 +213,217 @@ def test_the_fingerprint_follows_the_shards(tmp_path: Path) -> None:
     assert open_shards(tmp_path).fingerprint != before
 
 
-def test_a_shard_that_shrinks_while_it_is_read_is_told(tmp_path: Path) -> None:
-    save_shards(tmp_path, [10])
+def written_shards(folder: Path, n: int, tokens: int = 10) -> npt.NDArray[np.int64]:
+    """Training shards with a manifest, and all their tokens."""
+    names = {f"train_{number:06d}.npy": tokens for number in range(1, n + 1)}
+    for number, name in enumerate(names):
+        np.save(folder / name, np.arange(number * tokens, (number + 1) * tokens, dtype=np.uint16))
+    manifest_of(names).write(folder)
+    return np.arange(n * tokens)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(start=st.integers(0, 50), check=st.booleans(), data=st.data())
+def test_a_read_of_shards_with_a_manifest_is_a_slice_checked_before_or_then(
+    tmp_path_factory: pytest.TempPathFactory, start: int, check: bool, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    tokens = written_shards(folder, 5)
+    count = data.draw(st.integers(0, 50 - start))
+    stream = open_shards(folder, check=check).split("train")
+    for _ in range(2):
+        assert np.array_equal(stream.read(start, count), tokens[start : start + count])
+
+
+def test_the_files_of_a_stream_are_the_same_whoever_checks_them(tmp_path: Path) -> None:
+    written_shards(tmp_path, 3)
+    first, other = (list(open_shards(tmp_path, check=check).split("train").files) for check in (True, False))
+    (tmp_path / "manifest.json").unlink()
+    assert first == other == list(open_shards(tmp_path).split("train").files)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        (np.arange(9, dtype=np.uint16), "has 9 tokens; the manifest says 10"),
+        (np.arange(10, dtype=np.uint32), "holds uint32; the manifest says uint16"),
+        (np.arange(10, dtype=">u2"), "holds >u2; the manifest says uint16"),
+        (np.arange(5, dtype=np.uint32), "has 5 tokens; the manifest says 10"),  # as many bytes
+        (b"\x93NUMPX", "has a damaged header"),
+        (b"", "has a damaged header"),
+        (None, "can't be read: No such file"),
+    ],
+)
+def test_a_damaged_shard_is_told_alike_before_a_run_and_when_it_is_first_read(
+    tmp_path: Path, damaged: npt.NDArray[np.integer] | bytes | None, message: str
+) -> None:
+    written_shards(tmp_path, 3)
+    path = tmp_path / "train_000002.npy"
+    if damaged is None:
+        path.unlink()
+    elif isinstance(damaged, bytes):
+        path.write_bytes(damaged + path.read_bytes()[len(damaged) :] if damaged else b"")
+    else:
+        np.save(path, damaged)
+    with pytest.raises(UserError) as before:
+        open_shards(tmp_path)
+    stream = open_shards(tmp_path, check=False).split("train")
+    assert stream.read(0, 10).tolist() == list(range(10))
+    with pytest.raises(UserError) as then:
+        stream.read(5, 10)
+    for caught in (before, then):
+        assert len(caught.value.faults) == 1
+        assert f"train_000002.npy {message}" in caught.value.faults[0].message
+        assert caught.value.faults[0].hint
+
+
+def test_of_many_damaged_shards_the_first_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    written_shards(tmp_path, 130)
+    for number in range(1, 120):
+        (tmp_path / f"train_{number:06d}.npy").unlink()
+    with pytest.raises(UserError) as caught:
+        open_shards(tmp_path)
+    assert "train_000001.npy" in caught.value.faults[0].message
+    assert caught.value.faults[-1].message == "99 more shards are damaged or missing."
+    assert len(caught.value.faults) == 21
+
+
+def replaced(path: Path, content: bytes) -> None:
+    other = path.with_suffix(".new")
+    other.write_bytes(content)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-4]), "has become shorter"),
+        (lambda path: path.write_bytes(path.read_bytes() + bytes(4)), "has become longer"),
+        (lambda path: replaced(path, path.read_bytes()[:-4]), "has become shorter"),
+        (lambda path: replaced(path, path.read_bytes() + bytes(4)), "has become longer"),
+        (lambda path: path.unlink(), "can't be read: No such file"),
+    ],
+    ids=["cut", "extended", "replaced by a shorter", "replaced by a longer", "removed"],
+)
+def test_a_shard_that_changes_its_size_during_a_run_is_told(
+    tmp_path: Path, change: Callable[[Path], object], message: str, read_before: bool
+) -> None:
+    written_shards(tmp_path, 2)
     stream = open_shards(tmp_path).split("train")
-    path = tmp_path / "edufineweb_train_000001.npy"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match="shorter"):
-        stream.read(0, 10)
-    path.unlink()
-    with pytest.raises(UserError, match="can't be read any more"):
-        stream.read(0, 10)
+    if read_before:
+        stream.read(0, 20)
+    change(tmp_path / "train_000001.npy")
+    assert stream.read(10, 10).tolist() == list(range(10, 20))
+    with pytest.raises(UserError, match=message) as caught:
+        stream.read(0, 3)
+    assert "train_000001.npy" in caught.value.faults[0].message
+    assert caught.value.faults[0].hint
+
+
+def test_a_shard_that_is_replaced_by_one_of_its_size_is_read_as_it_is_now(tmp_path: Path) -> None:
+    written_shards(tmp_path, 1)
+    stream = open_shards(tmp_path).split("train")
+    stream.read(0, 10)
+    content = (tmp_path / "train_000001.npy").read_bytes()
+    replaced(tmp_path / "train_000001.npy", content[:-2] + b"\x07\x00")
+    assert stream.read(8, 2).tolist() == [8, 7]
+
+
+@needs_pread
+def test_a_file_that_the_network_lost_is_opened_again_and_a_failing_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = written_shards(tmp_path, 2)
+    stream = open_shards(tmp_path).split("train")
+    stream.read(0, 20)
+    right, failures = os.pread, [1]
+
+    def failing(descriptor: int, count: int, position: int) -> bytes:
+        if failures[0]:
+            failures[0] -= 1
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return right(descriptor, count, position)
+
+    monkeypatch.setattr(os, "pread", failing)
+    assert np.array_equal(stream.read(0, 20), tokens)
+    failures[0] = 2
+    with pytest.raises(UserError, match=r"train_000002\.npy can't be read"):
+        stream.read(12, 2)
+    assert stream.read(12, 2).tolist() == [12, 13]
+
+
+@needs_pread
+def test_a_read_that_comes_in_pieces_is_put_together_and_one_that_ends_too_soon_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = written_shards(tmp_path, 3)
+    stream = open_shards(tmp_path).split("train")
+    right = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, count, position: right(descriptor, min(count, 3), position))
+    assert np.array_equal(stream.read(3, 24), tokens[3:27])
+    monkeypatch.setattr(os, "pread", lambda *_: b"")
+    with pytest.raises(UserError, match=r"train_000001\.npy became shorter"):
+        stream.read(3, 24)
+
+
+def test_reads_are_the_same_where_they_can_not_be_positioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = written_shards(tmp_path, 3)
+    monkeypatch.delattr(os, "pread", raising=False)
+    monkeypatch.setattr(token_stream, "MOST_OPEN", 0)
+    stream = open_shards(tmp_path, check=False).split("train")
+    for start in (25, 0, 7, 7, 12):
+        assert np.array_equal(stream.read(start, 5), tokens[start : start + 5])
+
+
+def descriptors() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+@needs_pread
+def test_a_bounded_number_of_files_stays_open_and_none_after_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = written_shards(tmp_path, 40)
+    monkeypatch.setattr(token_stream, "MOST_OPEN", 5)
+    gc.collect()  # what other tests have left open
+    before = descriptors()
+    stream = open_shards(tmp_path).split("train")
+    for start in np.random.default_rng(0).integers(0, 395, 200).tolist():
+        assert np.array_equal(stream.read(start, 5), tokens[start : start + 5])
+        assert descriptors() <= before + 5
+    assert descriptors() == before + 5
+    copied = pickle.loads(pickle.dumps(stream))  # noqa: S301 (made in this line)
+    assert np.array_equal(copied.read(0, 400), tokens)
+    del stream, copied
+    assert descriptors() == before
+
+
+@needs_pread
+def test_where_a_process_may_have_few_files_open_it_makes_do(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    tokens = written_shards(tmp_path, 60)
+    stream = open_shards(tmp_path).split("train")
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 5, limits[1]))
+    try:
+        assert np.array_equal(stream.read(0, 600), tokens)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_threads_may_share_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = written_shards(tmp_path, 20)
+    monkeypatch.setattr(token_stream, "MOST_OPEN", min(2, token_stream.MOST_OPEN))
+    stream = open_shards(tmp_path, check=False).split("train")
+
+    def is_right(start: int) -> bool:
+        return np.array_equal(stream.read(start, 25), tokens[start : start + 25])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_right, np.random.default_rng(0).integers(0, 175, 3000).tolist()))
 
 
 def test_a_stream_pickles_to_its_file_names(tmp_path: Path) -> None:

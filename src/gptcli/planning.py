@@ -59,7 +59,7 @@ def plan(settings: TrainSettings) -> Plan:
         )
     ranks = detect()
     if not ranks.launched:
-        ranks = Ranks(world_size=settings.gpus)
+        ranks = Ranks(world_size=settings.gpus * settings.nodes)
     setup = prepare(settings, ranks)
     with torch.device("meta"):
         parameters = GPT(setup.config).n_parameters()

@@ -128,6 +128,12 @@ def explain(error: BaseException) -> tuple[int, list[Fault]]:
     ]
 
 
+def trace(error: BaseException, who: str) -> None:
+    """An error with its traceback, in one piece: other processes may be writing too."""
+    text = "".join(traceback.format_exception(error))
+    sys.stderr.write("".join(f"{who}: {line}\n" for line in text.splitlines()))
+
+
 def show(faults: Sequence[Fault]) -> None:
     """Each fault as one line, its hint on a line beneath."""
     if not faults:

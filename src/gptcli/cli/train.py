@@ -30,14 +30,16 @@ def run(settings: TrainSettings, call: Call) -> int:
     ranks = detect()
     began = time.time()
     try:
-        if ranks.launched or settings.gpus == 1:
-            return _train(settings, call, ranks.rank == 0)
+        if ranks.launched:
+            return _train_as_rank(settings, call, ranks.rank)
+        if settings.gpus == settings.nodes == 1:
+            return _train(settings, call, is_main=True)
         code = _launch(settings, call)
     except KeyboardInterrupt as error:
         code = report.stop_code(error, "train")
         if launcher() is not None or ranks.rank > 0:
             return code  # told by the process that launched this one, or by the first
-    if code in (report.STOPPED, report.INTERRUPTED):
+    if code in (report.STOPPED, report.INTERRUPTED) and settings.node_rank == 0:
         _tell_stop(Path(settings.log_dir), began)
     return code
 
@@ -53,12 +55,25 @@ def _train(settings: TrainSettings, call: Call, is_main: bool) -> int:
     return exit_code(result)
 
 
+def _train_as_rank(settings: TrainSettings, call: Call, rank: int) -> int:
+    """As one of several processes: what nobody foresaw is told with its traceback, since the others end for it."""
+    try:
+        return _train(settings, call, rank == 0)
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 (told in full, and the process ends)
+        report.trace(error, f"rank {rank}")
+        return report.FAILED
+
+
 def _launch(settings: TrainSettings, call: Call) -> int:
     from gptcli.distributed.launch import launch
     from gptcli.training.setup import preflight
 
     preflight(settings)
-    return launch(list(call.words), settings.gpus)
+    if settings.nodes > 1:
+        report.say(f"Machine {settings.node_rank} of {settings.nodes}; meeting the others at {settings.rdzv_endpoint}.")
+    return launch(list(call.words), settings)
 
 
 def _tell_stop(run: Path, began: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gptcli.data.order import Indices, n_windows
-from gptcli.data.shards import TokenStream
+from gptcli.data.token_stream import TokenStream
 from gptcli.errors import UserError
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
 
 from gptcli.data.durable import write_json
 from gptcli.errors import UserError
@@ -45,12 +46,15 @@ class TokenizerRecord(_Part):
         )
 
 
-class ShardRecord(_Part):
+@dataclass(frozen=True, slots=True)  # there may be 150,000 of them, and a model takes four times as much
+class ShardRecord:
     """One shard; `sha256` is that of the whole file, header included."""
 
-    name: str = Field(pattern=r"^[^/\\]+$")  # a file of the folder itself, wherever the manifest comes from
+    name: Annotated[
+        str, Field(pattern=r"^[^/\\\x00]+$")
+    ]  # a file of the folder itself, wherever the manifest comes from
     split: Split
-    tokens: int = Field(ge=1)
+    tokens: Annotated[int, Field(ge=1)]
     sha256: str
 
 
@@ -108,19 +112,32 @@ class Manifest(_Part):
             return None
         except OSError as error:
             raise UserError(f"{path} can't be read: {error.strerror}.", "Check the permissions.") from error
-        hint = "Tokenize again with --fresh, or copy the folder again from where it came from."
         try:
-            data = json.loads(content)
-        except ValueError as error:
-            raise UserError(f"The manifest {path} is damaged: it is not valid JSON.", hint) from error
-        version = data.get("format_version") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise UserError(
-                f"{path} has format version {version}; this version of gpt reads {FORMAT_VERSION}.", "Update gpt."
-            )
-        try:
-            return cls.model_validate(data)
+            manifest = cls.model_validate_json(content)
         except ValidationError as error:
-            first = error.errors()[0]
+            _check_version(path, _version_in(content))
+            first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise UserError(f"The manifest {path} is damaged: {where}: {first['msg'].lower()}.", hint) from error
+            raise UserError(
+                f"The manifest {path} is damaged: {where}: {first['msg'].lower()}.",
+                "Tokenize again with --fresh, or copy the folder again from where it came from.",
+            ) from error
+        _check_version(path, manifest.format_version)
+        return manifest
+
+
+def _version_in(content: bytes) -> int:
+    """The format version of a manifest that is not of this one."""
+    try:
+        data = json.loads(content)
+    except ValueError:
+        return FORMAT_VERSION
+    version = data.get("format_version") if isinstance(data, dict) else None
+    return version if isinstance(version, int) else FORMAT_VERSION
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}; this version of gpt reads {FORMAT_VERSION}.", "Update gpt."
+        )

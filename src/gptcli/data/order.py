@@ -74,6 +74,20 @@ def window_of(samples: Indices, n: int, seed: int) -> Indices:
     return windows
 
 
+def samples_of(step: int, micro: int, rank: int, world_size: int, n_batches: int, windows_per_step: int) -> Indices:
+    """The samples, counted from the start of the run, of micro-batch `micro` of step `step` on process `rank`, (B,).
+
+    Steps are the next `windows_per_step` samples each, across the border of epochs too, so that nothing is left over.
+    They are dealt out `n_batches` at a time to each of `world_size` processes in turn: a step has the same samples in
+    the same order however many processes and micro-batches they are spread over.
+    """
+    assert windows_per_step % (world_size * n_batches) == 0, "a step that can't be dealt out evenly"
+    assert 0 <= rank < world_size, f"process {rank} of {world_size}"
+    assert 0 <= micro < windows_per_step // (world_size * n_batches), f"micro-batch {micro}"
+    first = step * windows_per_step + (micro * world_size + rank) * n_batches
+    return np.arange(first, first + n_batches, dtype=np.int64)
+
+
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finalizer on an array; the arithmetic is modulo 2**64."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,22 +37,53 @@ class ShardHeader:
     tokens: int
     dtype: np.dtype[Any]
 
+    @property
+    def file_size(self) -> int:
+        """Bytes of the whole file."""
+        return self.offset + self.tokens * self.dtype.itemsize
+
 
 def read_header(path: Path) -> ShardHeader:
     """The header of a shard, checked against the size of its file. Raises ShardError."""
     try:
         with path.open("rb") as file:
             header = _read_npy(file) if path.suffix == ".npy" else _read_bin(file)
-        size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise ShardError(f"can't be read: {error.strerror or error}") from error
-    expected = header.offset + header.tokens * header.dtype.itemsize
-    if size != expected:
-        kind = "is cut off" if size < expected else "is too long"
+    if size != header.file_size:
+        kind = "is cut off" if size < header.file_size else "is too long"
         raise ShardError(
-            f"{kind}: its header tells of {header.tokens:,} tokens, {expected:,} bytes, but it has {size:,}"
+            f"{kind}: its header tells of {header.tokens:,} tokens, {header.file_size:,} bytes, but it has {size:,}"
         )
     return header
+
+
+def written_header(tokens: int, dtype: npt.DTypeLike) -> ShardHeader:
+    """The header of a shard of so many tokens as the pipeline writes it."""
+    return _written(tokens, np.dtype(dtype).newbyteorder("<"))[1]
+
+
+def open_shard(path: Path | str) -> int:
+    """A new descriptor at the start of a file. Raises OSError."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # Windows translates line ends without the latter
+
+
+def check_written(path: Path | str, descriptor: int, tokens: int, dtype: npt.DTypeLike) -> None:
+    """Raise ShardError where an open file, of which nothing was read yet, is not what the pipeline writes for `tokens`
+    of `dtype`: by its size and the bytes before the tokens, which are known, so that nothing is parsed."""
+    expected, header = _written(tokens, np.dtype(dtype).newbyteorder("<"))
+    try:
+        if os.fstat(descriptor).st_size == header.file_size and os.read(descriptor, len(expected)) == expected:
+            return
+    except OSError as error:
+        raise ShardError(f"can't be read: {error.strerror or error}") from error
+    found = read_header(Path(path))
+    if found.tokens != tokens:
+        raise ShardError(f"has {found.tokens:,} tokens; the manifest says {tokens:,}")
+    if found.dtype != header.dtype:
+        raise ShardError(f"holds {found.dtype}; the manifest says {header.dtype}")
+    raise ShardError("has another header than gpt tokenize writes")
 
 
 def npy_header(tokens: int, dtype: npt.DTypeLike) -> bytes:
@@ -59,6 +92,12 @@ def npy_header(tokens: int, dtype: npt.DTypeLike) -> bytes:
     descr = npy.dtype_to_descr(np.dtype(dtype).newbyteorder("<"))
     npy.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": (tokens,)})
     return buffer.getvalue()
+
+
+@lru_cache(maxsize=64)  # nearly all shards of a folder are of one size; they share one object
+def _written(tokens: int, dtype: np.dtype[Any]) -> tuple[bytes, ShardHeader]:
+    content = npy_header(tokens, dtype)
+    return content, ShardHeader(len(content), tokens, dtype)
 
 
 def _read_npy(file: BinaryIO) -> ShardHeader:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from bisect import bisect_right
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-
-from gptcli.data.manifest import Manifest, Split
-from gptcli.data.order import Indices
+from gptcli.data.manifest import Manifest, ShardRecord, Split
 from gptcli.data.output import is_unfinished
-from gptcli.data.shard_format import SUFFIXES, ShardError, ShardHeader, read_header
+from gptcli.data.shard_format import (
+    SUFFIXES,
+    ShardError,
+    ShardHeader,
+    check_written,
+    open_shard,
+    read_header,
+    written_header,
+)
+from gptcli.data.token_stream import TokenStream
 from gptcli.errors import Fault, UsageError, UserError, nearest
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer.folders import read_folder
@@ -23,42 +31,13 @@ from gptcli.tokenizer.naming import built_in_names
 _SPLIT_IN_NAME = re.compile(r"(?<![a-z])(train|val)(?![a-z])|(?<![a-z])(val)idation(?![a-z])", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class TokenStream:
-    """The tokens of one split, running on from file to file.
+# What waits for a network file system waits at the same time; on a local one as many are as fast as one.
+_THREADS, _FILES_AT_A_TIME = 32, 64
+_MOST_FAULTS = 20
+_HINT = "Copy it again from where it came from, or tokenize again with --fresh."
 
-    Reads are positioned and touch only what they return: a memory map would let the resident size grow to the whole
-    set. Nothing stays open, so a stream pickles and forks as plain data.
-    """
-
-    files: tuple[tuple[Path, ShardHeader], ...]
-    _ends: tuple[int, ...] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_ends", tuple(accumulate(header.tokens for _, header in self.files)))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    def file_of(self, position: int) -> Path:
-        """The file that holds the token at `position`."""
-        return self.files[bisect_right(self._ends, position)][0]
-
-    def read(self, start: int, count: int) -> Indices:
-        """Tokens start … start + count as an int64 array of its own. Raises IndexError past the end of the stream."""
-        if start < 0 or count < 0 or start + count > len(self):
-            raise IndexError(f"tokens {start} to {start + count} of a stream of {len(self)}")
-        out = np.empty(count, dtype=np.int64)
-        filled = 0
-        shard = bisect_right(self._ends, start)
-        while filled < count:
-            path, header = self.files[shard]
-            skip = start + filled - (self._ends[shard] - header.tokens)
-            here = min(count - filled, header.tokens - skip)
-            out[filled : filled + here] = _read_tokens(path, header, skip, here)
-            filled += here
-            shard += 1
-        return out
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,87 +108,113 @@ class Shards:
         return self.splits[name]
 
 
-def open_shards(folder: Path) -> Shards:
+def open_shards(folder: Path, *, check: bool = True) -> Shards:
     """Open a folder of shards: ours, or one without a manifest (the original's, build-nanogpt's, llm.c's).
 
-    Sizes and headers are checked, not contents. Raises UsageError where there is nothing to open, UserError with all
-    shards that are damaged, or for a damaged manifest.
+    Sizes and headers are checked, not contents: of all shards now, or, without `check` and with a manifest, of each one
+    when it is first read. One process of a run has to check; thousands that open every file at once would only keep a
+    network file system busy. Raises UsageError where there is nothing to open, UserError with all shards that are
+    damaged, or for a damaged manifest.
     """
     if not folder.is_dir():
         raise UsageError(f"There is no data folder {folder}.", _folder_hint(folder))
     manifest = Manifest.read(folder)
     if manifest is None and is_unfinished(folder):
         raise UsageError(f"Tokenizing into {folder} has not finished.", "Run the same `gpt tokenize` again.")
-    named = _listed(folder, manifest) if manifest else _found(folder)
-    if not named:
+    splits = _listed(folder, manifest, check) if manifest else _found(folder)
+    if not splits:
         raise UsageError(
             f"{folder} holds no token shards.",
             "Make some with `gpt tokenize`. Shards have train or val in their name and end in .npy or .bin.",
         )
-    headers = _checked_headers(named, manifest)
-    splits = {
-        split: TokenStream(tuple((path, headers[path]) for path, its_split in named if its_split == split))
-        for split in dict.fromkeys(split for _, split in named)
-    }
     return Shards(folder, manifest, splits)
 
 
-def _checked_headers(named: list[tuple[Path, str]], manifest: Manifest | None) -> dict[Path, ShardHeader]:
-    expected = {shard.name: shard.tokens for shard in manifest.shards} if manifest else {}
-    headers: dict[Path, ShardHeader] = {}
-    faults = []
-    for path, _ in named:
+def _listed(folder: Path, manifest: Manifest, check: bool) -> dict[str, TokenStream]:
+    """The splits as the manifest has them."""
+    if check:
+        _check_all(folder, manifest)
+    by_split: dict[str, list[ShardRecord]] = {}
+    for shard in manifest.shards:
+        by_split.setdefault(shard.split, []).append(shard)
+    return {
+        split: TokenStream(
+            folder,
+            [shard.name for shard in shards],
+            [written_header(shard.tokens, manifest.dtype) for shard in shards],
+            checked=check,
+        )
+        for split, shards in by_split.items()
+    }
+
+
+def _check_all(folder: Path, manifest: Manifest) -> None:
+    place = f"{folder}{os.sep}"
+
+    def check(shard: ShardRecord) -> Fault | None:
         try:
-            headers[path] = read_header(path)
+            descriptor = open_shard(place + shard.name)
+        except OSError as error:
+            return Fault(f"The shard {place}{shard.name} can't be read: {error.strerror or error}.", _HINT)
+        try:
+            check_written(place + shard.name, descriptor, shard.tokens, manifest.dtype)
         except ShardError as error:
-            faults.append(
-                Fault(
-                    f"The shard {path} {error}.",
-                    "Copy it again, or tokenize again with --fresh.",
-                )
-            )
-            continue
-        if manifest and headers[path].tokens != expected[path.name]:
-            faults.append(
-                Fault(
-                    f"The shard {path} has {headers[path].tokens:,} tokens; the manifest says {expected[path.name]:,}.",
-                    "Copy the folder again from where it came from, or tokenize again with --fresh.",
-                )
-            )
-    if faults:
-        raise UserError(faults=faults)
-    return headers
+            return Fault(f"The shard {place}{shard.name} {error}.", _HINT)
+        finally:
+            os.close(descriptor)
+        return None
+
+    _raise_damages([fault for fault in _for_all(manifest.shards, check) if fault])
 
 
-def _listed(folder: Path, manifest: Manifest) -> list[tuple[Path, str]]:
-    return [(folder / shard.name, shard.split) for shard in manifest.shards]
-
-
-def _found(folder: Path) -> list[tuple[Path, str]]:
-    """The shards of a folder without a manifest, with their splits, in the order of the numbers in their names."""
-    found = []
+def _found(folder: Path) -> dict[str, TokenStream]:
+    """The splits of a folder without a manifest, by the names of its files, in the order of the numbers in these."""
+    split_of = {}
     for path in folder.iterdir():
         match = _SPLIT_IN_NAME.search(path.stem)
         if match and path.suffix in SUFFIXES and not path.name.startswith("."):
-            found.append((path, (match[1] or match[2]).lower()))
-    return sorted(found, key=lambda item: _by_number(item[0].name))
+            split_of[path.name] = (match[1] or match[2]).lower()
+    names = sorted(split_of, key=_by_number)
+
+    def header(name: str) -> ShardHeader | Fault:
+        try:
+            return read_header(folder / name)
+        except ShardError as error:
+            return Fault(f"The shard {folder / name} {error}.", _HINT)
+
+    found = _for_all(names, header)
+    _raise_damages([fault for fault in found if isinstance(fault, Fault)])
+    headers = {name: result for name, result in zip(names, found, strict=True) if isinstance(result, ShardHeader)}
+    by_split: dict[str, list[str]] = {}
+    for name in names:
+        by_split.setdefault(split_of[name], []).append(name)
+    return {
+        split: TokenStream(folder, of_split, [headers[name] for name in of_split], checked=True)
+        for split, of_split in by_split.items()
+    }
+
+
+def _for_all(items: Sequence[S], function: Callable[[S], T]) -> list[T]:
+    """`function` of all items, in order, many at a time."""
+    parts = [items[start : start + _FILES_AT_A_TIME] for start in range(0, len(items), _FILES_AT_A_TIME)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            done = pool.map(lambda part: [function(item) for item in part], parts)
+            return [result for part in done for result in part]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for the rest
+
+
+def _raise_damages(faults: list[Fault]) -> None:
+    """Raise UserError with the first of `faults` and the number of the others; nothing where there are none."""
+    if more := faults[_MOST_FAULTS:]:
+        faults = [*faults[:_MOST_FAULTS], Fault(f"{len(more):,} more shards are damaged or missing.", _HINT)]
+    if faults:
+        raise UserError(faults=faults)
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", name)]
-
-
-def _read_tokens(path: Path, header: ShardHeader, skip: int, count: int) -> Indices:
-    offset = header.offset + skip * header.dtype.itemsize
-    try:
-        tokens = np.fromfile(path, dtype=header.dtype, count=count, offset=offset)
-    except OSError as error:
-        raise UserError(
-            f"The shard {path} can't be read any more: {error.strerror or error}.", "Put it back."
-        ) from error
-    if tokens.size != count:
-        raise UserError(f"The shard {path} has become shorter since it was opened.", "Copy or tokenize it again.")
-    return tokens.astype(np.int64)
 
 
 def _folder_hint(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gptcli.distributed import sharding
+from gptcli.distributed.peers import Peers
 from gptcli.distributed.runtime import Ranks
-from gptcli.errors import ToldElsewhereError, UserError
+from gptcli.errors import Fault, ToldElsewhereError, UsageError, UserError
 
 T = TypeVar("T")
 
@@ -26,6 +28,7 @@ class Group:
     def __init__(self, ranks: Ranks, device: torch.device) -> None:
         self.ranks, self.device = ranks, device
         self._hosts: dist.ProcessGroup | None = None
+        self._peers: Peers | None = None
         self._mode: Literal["none", "optimizer", "full"] = "none"
 
     def __enter__(self) -> Group:
@@ -36,6 +39,7 @@ class Group:
             dist.init_process_group("nccl" if on_cuda else "gloo", device_id=self.device if on_cuda else None)
             # What hosts ask each other (shall we stop?) goes over gloo, so that it never waits for the device.
             self._hosts = dist.new_group(backend="gloo") if on_cuda else dist.group.WORLD
+            self._peers = Peers(self.ranks)
         return self
 
     def __exit__(
@@ -44,9 +48,11 @@ class Group:
         if self.ranks.world_size == 1 or not dist.is_initialized():
             return
         lost = _lost_connection(error)
+        if self._peers:
+            self._peers.leave(well=error is None)
         # Gloo's threads must end while the interpreter lives: one that holds a tensor when Python shuts down aborts the
         # process. They end with the last reference to their group, and a wrapped model is a cycle that holds one.
-        self._hosts = None
+        self._hosts = self._peers = None
         gc.collect()
         if error is None or self.device.type != "cuda":  # NCCL would wait for ranks that are no more
             dist.destroy_process_group()
@@ -171,6 +177,21 @@ class Group:
         if exit_code is not None:
             raise ToldElsewhereError(exit_code)
         return result  # type: ignore[return-value]  # the broadcast has filled it
+
+    def compare(self, facts: Mapping[str, str]) -> None:
+        """See that all processes were started alike. Raises UsageError on all of them, with every difference and where
+        it is, told by the first."""
+        everywhere = self.gather((socket.gethostname(), dict(facts)))
+        host, ours = everywhere[0]
+        faults = [
+            Fault(f"Rank 0 on {host} has {name} {ours.get(name)}; rank {rank} on {other} has {theirs.get(name)}.")
+            for rank, (other, theirs) in enumerate(everywhere)
+            for name in {**ours, **theirs}
+            if ours.get(name) != theirs.get(name)
+        ]
+        if faults:
+            hint = "Start the same command, with the same version of gpt and the same data, on every machine."
+            raise self.told_once(UsageError(faults=[*faults[:-1], Fault(faults[-1].message, hint)]))
 
     def told_once(self, error: UserError) -> UserError:
         """`error` as this process is to raise it when all of them do: the first tells it, the others end silently."""

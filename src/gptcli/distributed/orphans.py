@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 SECONDS_BETWEEN_LOOKS = 1.0
-SECONDS_TO_SAVE = 30.0
+SECONDS_TO_SAVE = 600.0  # large checkpoints take minutes; ranks that lost a peer end by themselves
 
 
 @contextlib.contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
+from gptcli import __version__
 from gptcli.data.batches import WindowReader
 from gptcli.data.locks import FolderLock
 from gptcli.distributed.group import Group
@@ -65,15 +66,13 @@ def train(
     tell: Listener = listener if listener and ranks.is_main else lambda event: None
     if settings.dry_run:
         raise UsageError("train() trains; what --dry-run tells comes from gptcli.planning.plan().")
-    if settings.gpus > 1 and not ranks.launched:
+    if (settings.gpus > 1 or settings.nodes > 1) and not ranks.launched:
         raise UsageError(
-            f"train() is one process, and {settings.gpus} were asked for.",
+            f"train() is one process, and {settings.gpus * settings.nodes} were asked for.",
             f"Start them with gpt train --gpus {settings.gpus}, or this program with torchrun.",
         )
-    try:
-        setup = prepare(settings, ranks if ranks.launched else None)
-    except UserError as error:
-        raise (error if ranks.is_main else ToldElsewhereError(error.exit_code)) from error
+    if not ranks.launched:
+        prepare(settings)  # tells all that is wrong at once, the device among it
     device = resolve_device(settings.device, ranks.local_rank)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals(began + settings.max_time if settings.max_time else None))
@@ -81,6 +80,8 @@ def train(
             stack.enter_context(ending_with(launcher()))
         group = stack.enter_context(Group(ranks, device))
         run = Path(settings.log_dir)
+        setup = _prepared(settings, group)
+        group.compare(_facts_of_rank(setup))
         found = group.on_main(lambda: _open_run(run, setup, stack))
         setup = _continued(setup, run, found)
         for note in (*setup.notes, *found.notes):
@@ -89,6 +90,38 @@ def train(
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, _last_val_loss(run), None, already_finished=True)
         return _run(setup, group, found, stop, tell, command, began)
+
+
+def _prepared(settings: TrainSettings, group: Group) -> Setup:
+    """The set-up, or the same end for all processes where any of them can't be set up: the first of these tells why."""
+    setup, fault = None, None
+    try:
+        setup = prepare(settings, group.ranks if group.ranks.launched else None)
+    except UserError as error:
+        fault = error
+    codes = group.gather(fault.exit_code if fault else None)
+    failed = [(rank, code) for rank, code in enumerate(codes) if code is not None]
+    if failed:
+        rank, code = failed[0]
+        raise fault if fault and group.ranks.rank == rank else ToldElsewhereError(code)
+    assert setup is not None
+    return setup
+
+
+# What may differ from machine to machine.
+_LOCAL = {"data_root", "log_dir", "init_from", "hellaswag_data", "node_rank", "gpus", "device", "monitor"}
+
+
+def _facts_of_rank(setup: Setup) -> dict[str, str]:
+    """What all processes of a run must have in common."""
+    settings = setup.settings.model_dump(mode="json", exclude=_LOCAL)
+    return {
+        "gpt": __version__,
+        "torch": torch.__version__,
+        "data with fingerprint": setup.shards.fingerprint,
+        **{f"--{name.replace('_', '-')}": str(value) for name, value in settings.items()},
+        **{f"model {name}": str(value) for name, value in asdict(setup.config).items()},
+    }
 
 
 def _continued(setup: Setup, run: Path, found: Continuation) -> Setup:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gptcli.data.order import n_windows
 from gptcli.data.shards import Shards, open_shards
-from gptcli.distributed.launch import check_processes
+from gptcli.distributed.launch import check_nodes, check_processes
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
 from gptcli.errors import Errors, Fault, UsageError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
@@ -52,8 +52,9 @@ class Setup:
 
 
 def preflight(settings: TrainSettings) -> None:
-    """Check a call before its processes are started. Raises what `prepare` raises, and UsageError for --gpus."""
-    prepare(settings, Ranks(world_size=settings.gpus))
+    """Check a call before its processes are started. Raises what `prepare` raises."""
+    first = settings.gpus * settings.node_rank
+    prepare(settings, Ranks(rank=first, world_size=settings.gpus * settings.nodes))
 
 
 def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
@@ -65,11 +66,15 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     with errors.collected():
         resolve_device(settings.device, 0)
         if not ranks.launched:
-            check_processes(ranks.world_size, settings.device)
+            check_processes(settings.gpus, settings.device)
+    with errors.collected():
+        if not ranks.launched:
+            check_nodes(settings)
     with errors.collected():
         metrics = _metrics(settings)
     with errors.collected():
-        shards = open_shards(data_folder(settings.data_root))
+        # Of all shards one look is enough: a run may have thousands of processes on one network file system.
+        shards = open_shards(data_folder(settings.data_root), check=ranks.is_main)
         tokenizer = _tokenizer_of(settings, shards, notes)
         metrics = _scorable(metrics, settings, tokenizer, notes)
     with errors.collected():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gptcli.data.batches import WindowReader
-from gptcli.data.order import Indices, window_of
+from gptcli.data.order import Indices, samples_of, window_of
 from gptcli.distributed.group import Group
 from gptcli.model.loss import cross_entropy
 from gptcli.model.network import GPT
@@ -37,8 +37,8 @@ class Batches:
 
     def windows(self, step: int, micro: int, rank: int, world_size: int) -> Indices:
         """Which windows of the training split that micro-batch is, (B,)."""
-        first = step * self.windows_per_step + (micro * world_size + rank) * self.n_batches
-        return window_of(np.arange(first, first + self.n_batches), self.n_windows, self.seed)
+        samples = samples_of(step, micro, rank, world_size, self.n_batches, self.windows_per_step)
+        return window_of(samples, self.n_windows, self.seed)
 
 
 @dataclass(frozen=True)
