@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import tiny
+from test_training import stopping_at
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from gptcli import train
@@ -61,24 +63,26 @@ def train_losses(run: Path) -> list[float]:
     return [row["loss"] for row in read(run / "metrics.jsonl") if row["kind"] in ("train", "val")]
 
 
-def test_two_processes_log_the_losses_of_one_and_continue_its_run(shards: Path, tmp_path: Path) -> None:
-    def settings(run: str) -> TrainSettings:
-        # Two micro-batches for each of two processes; 65 validation windows, which they can't share evenly.
-        return tiny(shards, tmp_path / run, n_batches=1, eval_iters=100, max_iters=6, eval_every=2)
-
-    def stop_after_two(event: object) -> None:
-        if getattr(event, "step", 0) == 2:
-            signal.raise_signal(signal.SIGINT)
+def test_two_and_four_processes_log_the_losses_of_one_and_continue_each_others_run(
+    shards: Path, tmp_path: Path
+) -> None:
+    def settings(run: str, **changes: object) -> TrainSettings:
+        # Four micro-batches of one process, two for each of two, one for each of four; 65 validation windows, which
+        # they can't share evenly.
+        return tiny(shards, tmp_path / run, n_batches=1, eval_iters=100, max_iters=6, eval_every=2, **changes)
 
     assert train(settings("one")).step == 6
-    assert train(settings("two"), stop_after_two).step == 2
-    process = start(words_of(settings("two"), "--gpus", "2"))
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert told.count("Checkpoint:") == 1  # only the first process speaks
-    one, two = (train_losses(tmp_path / name) for name in ("one", "two"))
-    assert len(one) == 6 + 4
-    assert two == pytest.approx(one, abs=1e-5)
+    assert train(settings("more"), stopping_at(1)).step == 1
+    for processes in (2, 4):
+        # A checkpoint of step 3 goes on with another number of processes: the one of step 6 is taken away.
+        process = start(words_of(settings("more", save_every=3), "--gpus", str(processes)))
+        _, told = process.communicate(timeout=180)
+        assert process.returncode == 0, told
+        assert told.count("Checkpoint:") == 1  # only the first process speaks
+        one, more = (train_losses(tmp_path / name) for name in ("one", "more"))
+        assert len(one) == 6 + 4
+        assert more == pytest.approx(one, abs=1e-5)
+        shutil.rmtree(checkpoints_of(tmp_path / "more")[-1])
 
 
 def test_a_user_error_in_a_run_of_two_is_told_once_with_its_exit_code(shards: Path, tmp_path: Path) -> None:
