@@ -208,3 +208,9 @@ def test_a_run_keeps_what_was_measured_for_it_so_that_its_bits_stay(
     train(tiny(shards, tmp_path / "other"))
     other = files_of(checkpoints_of(tmp_path / "other")[-1])
     assert other["model.safetensors"] != files_of(checkpoints_of(tmp_path / "whole")[-1])["model.safetensors"]
+
+
+def test_a_preset_does_not_say_how_long_a_fitted_run_is() -> None:
+    fitted = TrainSettings(preset="demo", fit_time=60)
+    assert (fitted.max_iters, fitted.n_layers) == (None, 4)
+    assert TrainSettings(preset="demo").max_iters == 400

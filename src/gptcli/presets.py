@@ -38,3 +38,11 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "save_every": 200,
     },
 }
+
+
+def values_of(preset: str, given: Mapping[str, object]) -> dict[str, Value]:
+    """What a preset sets beside the options that were `given`: no length where --fit-time says it in another way."""
+    values = dict(PRESETS[preset])
+    if given.get("fit_time") is not None:
+        values.pop("max_iters", None)
+    return values

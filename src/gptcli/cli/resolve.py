@@ -13,7 +13,7 @@ from gptcli.cli.fields import OptionField, fields_of, variable
 from gptcli.cli.named import faults_of_names
 from gptcli.cli.wording import closest, fault_of
 from gptcli.errors import Fault, nearest, raise_if
-from gptcli.presets import PRESETS
+from gptcli.presets import PRESETS, values_of
 from gptcli.settings import COMMANDS, CommandSettings
 
 S = TypeVar("S", bound=CommandSettings)
@@ -55,7 +55,7 @@ def resolve(
         found += file_faults
         values, origin = from_file | values, places | origin
     if "preset" in fields and values.get("preset") is not None:
-        from_preset, preset_faults = _preset(values["preset"], origin["preset"])
+        from_preset, preset_faults = _preset(values["preset"], origin["preset"], values)
         found += preset_faults
         origin = dict.fromkeys(from_preset, f"--preset {values['preset']}") | origin
         values = from_preset | values
@@ -107,11 +107,11 @@ def _mistyped_variables(environ: Mapping[str, str]) -> list[Fault]:
     return faults
 
 
-def _preset(name: Any, origin: str) -> tuple[dict[str, Any], list[Fault]]:
+def _preset(name: Any, origin: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     if not isinstance(name, str):  # the settings class says so itself
         return {}, []
     if name in PRESETS:
-        return dict(PRESETS[name]), []
+        return dict(values_of(name, given)), []
     guess = closest(name, PRESETS)
     hint = f"Did you mean {guess!r}?" if guess else f"There are: {', '.join(PRESETS)}."
     return {}, [Fault(f"{origin}: there is no preset {name!r}.", hint)]

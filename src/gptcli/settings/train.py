@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from gptcli.presets import PRESETS
+from gptcli.presets import PRESETS, values_of
 from gptcli.settings.options import A_TIME, CommaList, CommandSettings, Count, Device, Name, Seconds, option
 
 
@@ -24,7 +24,7 @@ class TrainSettings(CommandSettings):
             return values
         if preset not in PRESETS:
             raise ValueError(f"there is no preset '{preset}'; there are {', '.join(PRESETS)}")
-        return {**PRESETS[preset], **values}
+        return {**values_of(preset, values), **values}
 
     preset: str | None = option(
         None, f"A model and recipe by name: {', '.join(PRESETS)}.", "Model", examples=list(PRESETS)
