@@ -54,7 +54,7 @@ def read_config(
 
 
 def _table_faults(path: str, name: str, table: Any, command: str, fields: Collection[str]) -> list[Fault]:
-    tables = [table_of(known) for known in COMMANDS]
+    tables = list(dict.fromkeys(table_of(known) for known in COMMANDS))
     if name in tables:
         return (
             []
@@ -72,7 +72,7 @@ def _table_faults(path: str, name: str, table: Any, command: str, fields: Collec
 
 def table_of(command: str) -> str:
     """The name of a command's table: `tokenizer-train` for `gpt tokenizer train`."""
-    return command.replace(" ", "-")
+    return COMMANDS[command].table or command.replace(" ", "-")
 
 
 def write_config(settings: CommandSettings, fields: Mapping[str, OptionField]) -> str:

@@ -40,10 +40,15 @@ _COMMANDS = {
     "eval": _Entry("With a model", "Score a model: HellaSwag, loss, perplexity.", json=True),
     "generate": _Entry("With a model", "Complete a prompt.", json=True),
     "plot": _Entry("With a run", "Draw the curves of a run.", json=False),
+    "doctor": _Entry("When in doubt", "Look at what usually fails on a machine, with its mend.", json=True),
+    "doctor resume": _Entry("When in doubt", "Prove that a run of yours is resumed exactly.", json=True),
 }
 
 # The first words of commands of two: panel and summary.
-_GROUPS = {"tokenizer": ("From text to a model", "Make a tokenizer of your own: gpt tokenizer train.")}
+_GROUPS = {
+    "tokenizer": ("From text to a model", "Make a tokenizer of your own: gpt tokenizer train."),
+    "doctor": ("When in doubt", "Look at what usually fails on a machine, with its mend. Also: gpt doctor resume."),
+}
 
 _EPILOG = """\
 gpt COMMAND --help tells the options of a command. Four lines do the classic run:
@@ -73,7 +78,8 @@ class CommandGroup(TyperGroup):
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
         name = args[0]
-        if self.prefix + name in _COMMANDS:
+        names_group = len(args) > 1 and f"{name} {args[1]}" in _COMMANDS
+        if self.prefix + name in _COMMANDS and not names_group:
             return name, load(self.prefix + name), args[1:]
         if name in _GROUPS and not self.prefix:
             # Alone it shows its help, but while a command line is being completed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from gptcli.settings.doctor import DoctorResumeSettings, DoctorSettings
 from gptcli.settings.options import CommandSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
@@ -22,6 +23,8 @@ COMMANDS: dict[str, type[CommandSettings]] = {
         EvalSettings,
         GenerateSettings,
         PlotSettings,
+        DoctorSettings,
+        DoctorResumeSettings,
     )
 }
 
@@ -37,6 +40,8 @@ def data_folder(name: str) -> Path:
 __all__ = [
     "COMMANDS",
     "CommandSettings",
+    "DoctorResumeSettings",
+    "DoctorSettings",
     "EvalSettings",
     "GenerateSettings",
     "PlotSettings",

@@ -80,6 +80,7 @@ class CommandSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="GPTCLI_", allow_inf_nan=False)
     command: ClassVar[str]
+    table: ClassVar[str] = ""  # of a configuration file, where it is not that of the command's own name
 
     @classmethod
     def settings_customise_sources(

@@ -58,7 +58,7 @@ def choose(settings: TrainSettings, device: torch.device, ranks: Ranks) -> tuple
         notes.append(f"torch.compile does not work here ({reason}); training goes on without it.")
     return Numerics(
         hardware=_hardware(device, ranks),
-        precision="bf16" if _computes_bf16(device) else "fp32",
+        precision=precision_of(device),
         matmul_precision=settings.torch_matmul_precision,
         compile=compiled,
         fused_adamw=has_fused(device),
@@ -87,6 +87,11 @@ def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettin
     return kept, [
         f"Since the last call: {'; '.join(changes)}. Results may differ in the last digits."
     ] if changes else []
+
+
+def precision_of(device: torch.device) -> str:
+    """What training computes matrix products in on a device: "bf16" or "fp32"."""
+    return "bf16" if _computes_bf16(device) else "fp32"
 
 
 def _computes_bf16(device: torch.device) -> bool:

@@ -1,0 +1,1 @@
+"""`gpt doctor`: what usually fails, looked at before it does."""
