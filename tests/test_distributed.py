@@ -31,7 +31,8 @@ def words_of(settings: TrainSettings, *more: str) -> list[str]:
     """The command line that gives these settings."""
     words = ["train"]
     for name, value in settings.model_dump(exclude_unset=True).items():
-        words += ["--" + name.replace("_", "-"), ",".join(value) if isinstance(value, tuple) else str(value)]
+        if value is not None:
+            words += ["--" + name.replace("_", "-"), ",".join(value) if isinstance(value, tuple) else str(value)]
     return [*words, *more]
 
 

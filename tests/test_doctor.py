@@ -14,12 +14,14 @@ import pytest
 import torch
 from small_runs import tiny, write_shards
 from test_distributed import words_of
+from test_training import stopping_at
 
+from gptcli import train
 from gptcli.cli import main as cli
 from gptcli.doctor import examination, files, machine, network
 from gptcli.doctor.examination import CHECKS, examine
 from gptcli.doctor.finding import Finding, ok
-from gptcli.doctor.resume import prove, shortened
+from gptcli.doctor.resume import compare, prove, shortened
 from gptcli.errors import UserError
 from gptcli.model.checksums import CHECKSUMS, seal
 from gptcli.model.locate import checkpoints_of
@@ -204,19 +206,40 @@ def test_a_configuration_that_is_resumed_exactly_is_said_to_be(shards: Path, tmp
     assert proof.folder is None
 
 
+def spoil(run: Path) -> None:
+    """Change a moment of the optimiser, as if it had not been restored."""
+    from safetensors.torch import load_file, save_file
+
+    for folder in checkpoints_of(run):
+        file = folder / "training/optimizer.safetensors"
+        moments = load_file(file)
+        moments["final_norm.weight.exp_avg"] += 1
+        save_file(moments, file, metadata={"format": "pt"})
+        (folder / CHECKSUMS).unlink()
+        seal(folder)
+
+
+def test_the_first_difference_of_two_runs_is_told(shards: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(tiny(shards, whole))
+    train(tiny(shards, parts), stopping_at(2))
+    spoil(parts)
+    train(tiny(shards, parts))
+    difference, largest, _ = compare(whole, parts)
+    assert difference.startswith("loss of the train line of step 4 is")
+    assert largest > 0
+    shutil.copy(whole / "metrics.jsonl", parts)
+    assert compare(whole, parts)[0].startswith("transformer.h.0.")
+    shutil.copytree(checkpoints_of(whole)[-1], checkpoints_of(parts)[-1], dirs_exist_ok=True)
+    spoil(parts)
+    assert "final_norm.weight.exp_avg in training/optimizer.safetensors differs by up to 1" in compare(whole, parts)[0]
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_resume_that_is_not_exact_is_found_and_both_runs_are_kept(shards: Path, tmp_path: Path) -> None:
     def spoiled(settings: TrainSettings) -> list[str]:
-        """Between the parts one moment of the optimiser changes, as if it had not been restored."""
-        from safetensors.torch import load_file, save_file
-
-        for folder in checkpoints_of(Path(settings.log_dir)):
-            file = folder / "training/optimizer.safetensors"
-            moments = load_file(file)
-            moments["final_norm.weight.exp_avg"] += 1
-            save_file(moments, file, metadata={"format": "pt"})
-            (folder / CHECKSUMS).unlink()
-            seal(folder)
+        spoil(Path(settings.log_dir))
         return start(settings)
 
     proof = prove(tiny(shards, tmp_path / "mine"), spoiled, lambda line: None)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptcli.cli.config_file import write_config
+from gptcli.cli.config_file import table_of, write_config
 from gptcli.cli.fields import fields_of
 from gptcli.cli.resolve import resolve
 from gptcli.errors import UsageError
@@ -116,7 +116,7 @@ def test_a_printed_configuration_has_every_option_with_its_value_and_help(
     command: str, gpt: Any, calls: list[Any], tmp_path: Path
 ) -> None:
     printed = gpt(*command.split(), "--print-config").out
-    name_of_table = command.replace(" ", "-")
+    name_of_table = table_of(command)
     table = tomllib.loads(printed)
     assert list(table) == [name_of_table]
     for name, option in fields_of(COMMANDS[command]).items():

@@ -107,7 +107,8 @@ def test_several_processes_are_launched_with_the_same_words_and_their_exit_code_
 ) -> None:
     Path("log/checkpoints/step_0000001").mkdir(parents=True)  # what the run saved
     assert gpt("train", "--gpus", "2", "--n_layers=3").code == 75
-    assert trained.launched == [(["train", "--gpus", "2", "--n_layers=3"], 2)]
+    ((words, settings),) = trained.launched
+    assert (words, settings.gpus) == (["train", "--gpus", "2", "--n_layers=3"], 2)
 
 
 def test_a_run_that_was_stopped_before_its_first_step_has_lost_nothing(gpt: Any, trained: SimpleNamespace) -> None:

@@ -25,7 +25,7 @@ from gptcli.training import metrics
 from gptcli.training.setup import prepare
 
 LEAST_STEPS, MOST_STEPS = 6, 600
-LEAST_SECONDS = 3.0  # of steps in a run, so that there is time to interrupt it
+LEAST_SECONDS = 2.0  # from the first step to the last, so that there is time to interrupt it
 ACCUMULATED = 2  # micro-batches of a step at most: what more of them would add is time
 TOLERANCE = 1e-3  # of a loss, where kernels or sums over processes don't promise equal bits
 _TOLD_APART = ("loss", "lr", "grad_norm", "acc", "acc_norm", "n")
@@ -108,11 +108,10 @@ def shortened(settings: TrainSettings, folder: Path, tell: Tell) -> TrainSetting
 
 
 def _steps_for(run: Path) -> int:
-    times: list[float] = [
-        row["step_ms"] / 1000 for row in metrics.read(run / metrics.METRICS) if row.get("kind") == "train"
-    ]
-    wanted = math.ceil(LEAST_SECONDS / max(min(times), 1e-6))
-    return max(LEAST_STEPS, min(wanted, MOST_STEPS))
+    """Steps that take long enough, by those of a first run with all that came between them."""
+    times = [float(row["time"]) for row in metrics.read(run / metrics.METRICS) if row.get("kind") == "train"]
+    pace = (times[-1] - times[0]) / (len(times) - 1)
+    return max(LEAST_STEPS, min(math.ceil(LEAST_SECONDS / max(pace, 1e-6)), MOST_STEPS))
 
 
 def _process(start: Start, settings: TrainSettings, name: str) -> subprocess.Popen[str]:
