@@ -22,16 +22,22 @@ set -uo pipefail
 # shellcheck disable=SC2206
 command=(${GPT_COMMAND:-gpt train --data-root /shared/edu_fineweb10B --log-dir /shared/log/gpt2})  # <--
 
-# One task for each GPU. `gpt` sees that it is one of several tasks and which; --kill-on-bad-exit=0, since a process that
-# fails ends the others by itself, and those that were stopped are to save in peace.
-srun --kill-on-bad-exit=0 "${command[@]}" &
-step=$!
-
-# SIGUSR1 comes from Slurm before the time limit, SIGTERM from `scancel` or when the job is preempted (it is then for Slurm
-# to queue it again). Both are passed on to all tasks, which save, and end with 75.
+# SIGUSR1 comes from Slurm before the time limit. To end the run early, saved and not queued again:
+#
+#     scancel --batch --signal=TERM JOBID
+#
+# (a plain `scancel` kills it, and what came after the last checkpoint is computed again). srun passes SIGUSR1 on to all
+# tasks, which save, and end with 75; at SIGTERM it would kill them.
 time_is_over=no
-trap 'time_is_over=yes; kill -USR1 "$step" 2>/dev/null' USR1
-trap 'kill -TERM "$step" 2>/dev/null' TERM
+step=
+trap 'time_is_over=yes; kill -USR1 $step 2>/dev/null' USR1
+trap 'kill -USR1 $step 2>/dev/null' TERM
+
+# One task for each GPU: `gpt` sees that it is one of several, and which. Since Slurm 22.05 srun does not take
+# --cpus-per-task from above by itself. --kill-on-bad-exit=0, since a process that fails ends the others by itself, and
+# those that were stopped are to save in peace.
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 "${command[@]}" &
+step=$!
 
 wait "$step"
 code=$?

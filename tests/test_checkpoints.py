@@ -377,3 +377,13 @@ def test_a_checkpoint_of_another_version_is_told_apart_from_a_damaged_one(shards
     seal(folder)
     with pytest.raises(UserError, match="can't be understood"):
         train(settings)
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path)
+    train(settings, stopping_at(5))
+    shutil.copytree(tmp_path / "checkpoints/step_0000003", tmp_path / "checkpoints/step_0000090")
+    events: list[Event] = []
+    assert train(settings, events.append).step == 6
+    assert "step_0000090 is named wrongly: it is that of step 3" in notes(events)
+    assert train(settings).already_finished

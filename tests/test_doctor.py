@@ -226,7 +226,7 @@ def test_the_first_difference_of_two_runs_is_told(shards: Path, tmp_path: Path) 
     spoil(parts)
     train(tiny(shards, parts))
     difference, largest, _ = compare(whole, parts)
-    assert difference.startswith("loss of the train line of step 4 is")
+    assert difference.startswith("loss of the val line of step 3 is")
     assert largest > 0
     shutil.copy(whole / "metrics.jsonl", parts)
     assert compare(whole, parts)[0].startswith("transformer.h.0.")

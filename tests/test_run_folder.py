@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 from small_runs import tiny, write_shards
+from test_training import stopping_at
 
 from gptcli import train
+from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.settings import TrainSettings
+from gptcli.training import metrics
 from gptcli.training.events import Event, Note, StepDone
+from gptcli.training.metrics import read
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and permissions are POSIX's")
 
@@ -96,3 +100,65 @@ def test_a_shortened_warm_up_is_noted_when_a_run_begins_and_not_again(shards: Pa
     train(settings, told.append)
     train(settings, told.append)
     assert notes() == 1
+
+
+def test_a_line_of_the_metrics_that_a_power_cut_spoiled_is_passed_over(shards: Path, tmp_path: Path) -> None:
+    settings = tiny(shards, tmp_path / "run")
+    train(settings, stopping_at(4))
+    with (tmp_path / "run/metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe x\n123\n{"kind": "train"}\n{"kind": "tra')
+    assert train(settings).step == 6
+    assert [row["step"] for row in read(tmp_path / "run/metrics.jsonl") if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("spoiled", [{"identity": []}, {"steps": "6"}, {"settings": None}])
+def test_a_record_of_the_wrong_shape_is_told_to_be_damaged(
+    spoiled: dict[str, object], shards: Path, tmp_path: Path
+) -> None:
+    settings = tiny(shards, tmp_path / "run")
+    train(settings, stopping_at(2))
+    file = tmp_path / "run/run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | spoiled))
+    with pytest.raises(UserError, match=r"run\.json is damaged"):
+        train(settings)
+
+
+def test_lines_that_a_full_disk_refuses_are_written_once_there_is_room(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_bytes = metrics.append_bytes
+    full = False
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        nonlocal full
+        events.append(event)
+        if isinstance(event, StepDone):
+            full = event.step in (2, 3)
+
+    def refuse(file: Path, content: bytes) -> None:
+        if full:
+            raise OSError(28, "No space left on device")
+        append_bytes(file, content)
+
+    monkeypatch.setattr(metrics, "append_bytes", refuse)
+    train(tiny(shards, tmp_path), listen)
+    assert [row["step"] for row in read(tmp_path / "metrics.jsonl") if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    told = [event.message for event in events if isinstance(event, Note) and "metrics.jsonl can" in event.message]
+    assert len(told) == 1
+
+
+@posix
+def test_a_line_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    import resource
+
+    file = tmp_path / "metrics.jsonl"
+    metrics.append_bytes(file, b"first\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # of the second line there is room for a part
+    try:
+        with pytest.raises(OSError, match="No space"):
+            metrics.append_bytes(file, b"second\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert file.read_bytes() == b"first\n"

@@ -152,13 +152,24 @@ def test_the_number_of_steps_is_fixed_once(shards: Path, tmp_path: Path, monkeyp
     assert train(settings).already_finished
 
 
-def test_what_is_measured_gives_a_length_that_is_told(shards: Path, tmp_path: Path) -> None:
+def test_what_is_measured_gives_a_length_that_is_told(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[float, Costs]] = []
+
+    def seven(seconds: float, costs: Costs, settings: TrainSettings) -> int:
+        given.append((seconds, costs))
+        return 7
+
+    monkeypatch.setattr(fitting, "steps_within", seven)
     events: list[Event] = []
-    settings = tiny(shards, tmp_path, fit_time=3, max_iters=None, eval_every=50, save_every=100, sample_every=100)
-    result = train(settings, events.append)
+    result = train(tiny(shards, tmp_path, fit_time=30, max_iters=None), events.append)
     (started,) = (event for event in events if isinstance(event, Started))
-    assert started.steps == result.step == result.steps > 1
-    assert result.complete
+    assert started.steps == result.step == result.steps == 7
+    ((seconds, costs),) = given
+    assert 0 < seconds < 30  # what the start has taken is gone
+    assert min(costs.step, costs.validation, costs.sample, costs.save) > 0
+    assert costs.hellaswag == 0  # which this run does without
 
 
 def test_a_run_that_is_stopped_while_it_measures_has_begun_nothing(

@@ -380,11 +380,11 @@ def test_numbers_that_are_read_a_step_late_are_the_same(
 
 
 def test_a_sample_may_hold_any_character_that_ends_lines(shards: Path, tmp_path: Path) -> None:
-    from gptcli.training.metrics import append, keep_rows
+    from gptcli.training.metrics import Log, keep_rows
 
     file = tmp_path / "samples.jsonl"
-    append(file, {"step": 1, "text": "a\u2028b\x85c"})
-    append(file, {"step": 2, "text": "d"})
+    Log(file).append({"step": 1, "text": "a\u2028b\x85c"})
+    Log(file).append({"step": 2, "text": "d"})
     keep_rows(file, lambda row: row["step"] == 1)
     assert read(file) == [{"step": 1, "text": "a\u2028b\x85c"}]
 

@@ -185,8 +185,11 @@ def _exit_code(error: ChildFailedError) -> int:
     real = [(rank, code) for rank, code in codes if code not in (STOPPED, INTERRUPTED)]
     if not real:
         return INTERRUPTED if any(code == INTERRUPTED for _, code in codes) else STOPPED
-    # The one that a signal killed is the cause; those that ended when they lost it may be noted first.
-    rank, code = next(((rank, code) for rank, code in real if code < 0), real[0])
+    # The one that a signal killed is the cause; those that ended when they lost it may be noted first. But SIGTERM is
+    # what torch sends to those that are still ending when one has failed.
+    killed = [(rank, code) for rank, code in real if code < 0 and code != -signal.SIGTERM]
+    failed = [(rank, code) for rank, code in real if code > 0]
+    rank, code = (killed or failed or real)[0]
     if code < 0:
         why = "Memory may have run out. " if -code == getattr(signal, "SIGKILL", None) else ""
         raise UserError(

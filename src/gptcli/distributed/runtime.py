@@ -56,8 +56,9 @@ def detect() -> Ranks:
             launched=True,
         )
         env.setdefault("MASTER_ADDR", _first_host(env["SLURM_STEP_NODELIST"]))
-        # A port of its own for every step: two jobs on one node must not meet.
-        env.setdefault("MASTER_PORT", str(20_000 + int(env.get("SLURM_JOB_ID", "0")) % 20_000))
+        # A port of its own for every step: two on one node must not meet. Linux itself gives out those from 32,768 on.
+        job, step = int(env.get("SLURM_JOB_ID", "0")), int(env.get("SLURM_STEP_ID", "0"))
+        env.setdefault("MASTER_PORT", str(20_000 + (job + 997 * step) % 12_000))
         env.update(RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world_size), LOCAL_RANK=str(ranks.local_rank))
         return ranks
     return Ranks()

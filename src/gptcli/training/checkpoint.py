@@ -25,7 +25,7 @@ from gptcli.errors import Fault, UserError
 from gptcli.model.checksums import TRAINING, damage, seal
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import WEIGHTS, save_tensors, stored_tensors, to_huggingface, write_tensors
-from gptcli.model.locate import CHECKPOINTS, STATE, checkpoints_of, damage_hint
+from gptcli.model.locate import CHECKPOINTS, STATE, checkpoints_of, damage_hint, step_of
 from gptcli.model.network import GPT
 from gptcli.tokenizer import Tokenizer
 from gptcli.tokenizer_files import write_tokenizer
@@ -125,7 +125,7 @@ def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
     """
     faults: dict[Path, str] = {}
     for folder in reversed(checkpoints_of(run)):
-        fault = damage(folder, contents=True)
+        fault = damage(folder, contents=True) or _misnamed(folder)
         if not fault:
             return folder, [_set_aside(damaged, why) for damaged, why in faults.items()]
         faults[folder] = fault
@@ -134,6 +134,15 @@ def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
         hint = "The run has no other. Copy one of them again from where there is a backup, or start again with --fresh."
         raise UserError(faults=[*told[:-1], Fault(told[-1].message, hint)])
     return None, []
+
+
+def _misnamed(folder: Path) -> str:
+    """What is wrong where a checkpoint was given the name of another step; empty as a rule."""
+    try:
+        step = json.loads((folder / STATE).read_text(encoding="utf-8"))["step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # of another version, perhaps: `read_progress` tells
+    return "" if step == step_of(folder) else f"is named wrongly: it is that of step {step}"
 
 
 def _set_aside(folder: Path, fault: str) -> str:

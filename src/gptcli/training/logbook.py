@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gptcli.model.config import GPTConfig
 from gptcli.training import metrics
@@ -37,6 +38,7 @@ class Logbook:
     ) -> None:
         self.run, self.tokens_per_step, self.memory = run, tokens_per_step, memory
         self.tell, self.began, self.is_main = tell, began, is_main
+        self._metrics, self._samples = metrics.Log(run / metrics.METRICS), metrics.Log(run / metrics.SAMPLES)
         self._flops_per_step = 0.0
         self._peak_flops: float | None = None
 
@@ -84,8 +86,7 @@ class Logbook:
 
     def sampled(self, step: int, prompt: str, text: str, ids: Sequence[int]) -> None:
         """A line of `samples.jsonl`."""
-        if self.is_main:
-            metrics.append(self.run / metrics.SAMPLES, {"step": step, "prompt": prompt, "text": text, "ids": list(ids)})
+        self._append(self._samples, {"step": step, "prompt": prompt, "text": text, "ids": list(ids)})
         self.tell(Sampled(step, prompt, text))
 
     def saved(self, written: Written) -> None:
@@ -101,12 +102,13 @@ class Logbook:
             self.tell(Note(message))
 
     def _log(self, kind: str, step: int, values: Mapping[str, object]) -> None:
-        if self.is_main:
-            row = {"kind": kind, "step": step, "tokens": step * self.tokens_per_step, "time": self.seconds}
-            try:
-                metrics.append(self.run / metrics.METRICS, {**row, **values})
-            except OSError as error:  # a full disk: the run is worth more than its log
-                self.tell(Note(f"{metrics.METRICS} can't be written: {error.strerror or error}."))
+        row = {"kind": kind, "step": step, "tokens": step * self.tokens_per_step, "time": self.seconds}
+        self._append(self._metrics, {**row, **values})
+
+    def _append(self, log: metrics.Log, row: dict[str, Any]) -> None:
+        """The run is worth more than its log: what can't be written waits, and is told once."""
+        if self.is_main and (trouble := log.append(row)):
+            self.tell(Note(f"{log.file} can't be written: {trouble}. Its lines are kept until it can be."))
 
 
 def _finite(value: float) -> float | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +15,48 @@ from gptcli.data.durable import write_bytes
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
-def append(file: Path, row: dict[str, Any]) -> None:
-    """Add one line, whole or not at all as far as a single write can promise it."""
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+class Log:
+    """A file that grows by whole lines. Those that can't be written, as on a full disk, are kept until they can be."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._waiting: list[bytes] = []
+
+    def append(self, row: dict[str, Any]) -> str:
+        """Add one line; returns why it has to wait, where it is the first that does, else an empty string."""
+        first = not self._waiting
+        self._waiting.append((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        try:
+            append_bytes(self.file, b"".join(self._waiting))
+        except OSError as error:
+            return (error.strerror or str(error)) if first else ""
+        self._waiting.clear()
+        return ""
+
+
+def append_bytes(file: Path, content: bytes) -> None:
+    """Add all of `content` to a file, or nothing. Raises OSError."""
+    with file.open("ab", buffering=0) as opened:
+        before = os.fstat(opened.fileno()).st_size
+        try:
+            if opened.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                opened.truncate(before)
+            raise
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file, none where it is missing; a line that a crash cut off is passed over."""
-    return _rows(file.read_text(encoding="utf-8")) if file.exists() else []
+    """The rows of a file, none where it is missing; a line that a crash cut off or spoiled is passed over."""
+    return _rows(_text(file)) if file.exists() else []
 
 
 def keep_rows(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     """Drop the rows that are not `wanted`: what was logged past the checkpoint that a run resumes from."""
     if not file.exists():
         return
-    before = file.read_text(encoding="utf-8")
+    before = _text(file)
     after = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(before) if wanted(row))
     if after != before:
         write_bytes(file, after.encode())
@@ -36,8 +65,12 @@ def keep_rows(file: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
 def _rows(text: str) -> list[dict[str, Any]]:
     rows = []
     for line in text.split("\n"):  # and at nothing else that Unicode has for line ends: a sample may hold those
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
     return rows
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")

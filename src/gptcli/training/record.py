@@ -87,7 +87,9 @@ def read(run: Path) -> dict[str, Any] | None:
     file = run / RUN
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        content["identity"], content["steps"], content["warmup"], content["settings"]
+        shape = {"identity": dict, "steps": int, "warmup": int, "settings": dict}
+        if not all(isinstance(content[key], kind) for key, kind in shape.items()):
+            raise TypeError(f"not the shape of {RUN}")
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:

@@ -255,6 +255,8 @@ def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
     changes = record.check_same(run, recorded, replace(setup, steps=setup.steps or recorded["steps"]))
     progress = checkpoint.read_progress(newest)
     _drop_rows_past(run, progress)
+    if setup.settings.fit_time and recorded["settings"].get("fit_time") != setup.settings.fit_time:
+        changes.append(f"The run has {recorded['steps']} steps, which --fit-time does not change any more.")
     notes = (*passed_over, *changes)
     return Continuation(newest, progress, recorded["steps"], recorded["warmup"], notes)
 
