@@ -132,3 +132,13 @@ def test_work_goes_on_when_nobody_reads_what_is_told_of_it(tmp_path: Path) -> No
     process.stderr.close()
     assert process.wait(timeout=60) == 0
     assert (tmp_path / "done").exists()
+
+
+def test_memory_that_torch_does_not_get_is_told_as_such(gpt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: Any, call: Any) -> int:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("gptcli.cli.train.run", fail)
+    result = gpt("train")
+    assert result.code == 1
+    assert "not enough memory" in result.err

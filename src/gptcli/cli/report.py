@@ -110,7 +110,7 @@ def explain(error: BaseException) -> tuple[int, list[Fault]]:
         return error.exit_code, error.faults
     if isinstance(error, TyperException):
         return error.exit_code, [Fault(error.format_message(), "gpt --help lists commands and options.")]
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return FAILED, [
             Fault("There is not enough memory.", "Ask for less: a smaller batch, a smaller model, fewer --workers.")
         ]
@@ -126,6 +126,11 @@ def explain(error: BaseException) -> tuple[int, list[Fault]]:
     return FAILED, [
         Fault(f"{type(error).__name__}: {error}", "This should not have happened. --debug shows where it did.")
     ]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch found no memory on the processor, for which it has no class."""
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def trace(error: BaseException, who: str) -> None:
