@@ -12,7 +12,9 @@ import pytest
 from small_runs import tiny
 
 from gptcli import train
+from gptcli.cli.config_file import table_of
 from gptcli.cli.main import run
+from gptcli.settings import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,7 +32,15 @@ def commands() -> list[str]:
 
 def test_there_are_commands_to_check() -> None:
     assert len(commands()) > 20
-    assert {line.split()[1] for line in commands()} == {"tokenize", "tokenizer", "train", "eval", "generate", "plot"}
+    assert {line.split()[1] for line in commands()} == {
+        "tokenize",
+        "tokenizer",
+        "train",
+        "eval",
+        "generate",
+        "plot",
+        "doctor",
+    }
 
 
 @pytest.mark.parametrize("line", commands())
@@ -41,7 +51,8 @@ def test_every_command_is_accepted(
     (tmp_path / "medium.toml").write_text('[train]\npreset = "gpt2-medium"\n')
     words = [word for word in shlex.split(line)[1:] if word not in ("--print-config", "--json")]
     assert run([*words, "--print-config"]) == 0, capsys.readouterr().err
-    table = "tokenizer-train" if words[0] == "tokenizer" else words[0]
+    command = next(name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
+    table = table_of(command)
     assert f"[{table}]" in capsys.readouterr().out
 
 
