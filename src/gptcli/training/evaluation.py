@@ -71,41 +71,47 @@ class Evaluator:
         with _evaluating(self.trainee.model), self.trainee.numerics.autocast(group.device):
             scored = score(self.trainee.model, mine, batch_tokens, turns.stopped)
             while turns.others_go_on():
-                self.trainee.model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=group.device))
+                if group.is_sharded:
+                    self.trainee.model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=group.device))
         if group.any(self.stop()):
             return None
         summary = summarise([row for part in group.gather(scored) for row in part])
         return {"acc": summary.acc, "acc_norm": summary.acc_norm, "n": summary.n}
 
     def sample(self, step: int) -> tuple[str, str, list[int]] | None:
-        """Prompt, completion and its ids by the model as it is, on the first process; None without a tokenizer, and on
-        the others."""
+        """Prompt, completion and its ids by the model as it is; None without a tokenizer. All processes call it, and
+        what the first one gets counts."""
         tokenizer, group = self.setup.tokenizer, self.trainee.group
-        if tokenizer is None or not (group.ranks.is_main or group.is_sharded):
+        if tokenizer is None:
             return None
+        turns, ids = _Turns(group, self.stop), list[int]()
         try:
             prompt, prompt_ids = SAMPLE_PROMPT, tokenizer.encode(SAMPLE_PROMPT)
         except UserError:  # it lacks a letter: from the start of a document, then
             prompt, prompt_ids = "", [tokenizer.eot]
         with _evaluating(self.trainee.model), self.trainee.numerics.autocast(group.device):
-            ids = complete(
-                self.trainee.model,
-                prompt_ids,
-                vocab_size=tokenizer.vocab_size,
-                # All processes of a sharded model complete the prompt, and none of them may be done before the others.
-                eot=None if group.is_sharded else tokenizer.eot,
-                max_new_tokens=SAMPLE_TOKENS,
-                seed=self.setup.settings.seed + step,
-                stop=_Turns(group, self.stop).stopped,
-            )
+            if group.ranks.is_main or group.is_sharded:
+                ids = complete(
+                    self.trainee.model,
+                    prompt_ids,
+                    vocab_size=tokenizer.vocab_size,
+                    # All processes of a sharded model complete the prompt, and none may be done before the others.
+                    eot=None if group.is_sharded else tokenizer.eot,
+                    max_new_tokens=SAMPLE_TOKENS,
+                    seed=self.setup.settings.seed + step,
+                    stop=turns.stopped,
+                )
+            while turns.others_go_on():
+                pass
         if tokenizer.eot in ids:
             ids = ids[: ids.index(tokenizer.eot) + 1]
         return prompt, tokenizer.decode([token for token in ids if token != tokenizer.eot]), ids
 
 
 class _Turns:
-    """Passes of a sharded model are taken by all processes together, so they agree before each whether there is one
-    more; an unsharded model needs nobody."""
+    """The passes of a measurement of which processes have unequal numbers: before each they agree whether all stop,
+    since a signal may reach one machine only, and whether there is one more, since those of a sharded model are taken
+    by all together."""
 
     def __init__(self, group: Group, stop: Callable[[], bool]) -> None:
         self._group, self._stop = group, stop
@@ -113,15 +119,13 @@ class _Turns:
 
     def stopped(self) -> bool:
         """Before a pass of this process' own: whether all stop here."""
-        if not self._group.is_sharded:
-            return self._stop()
         stopped, _ = self._group.agree([self._stop(), True])
         self._over = bool(stopped)
         return self._over
 
     def others_go_on(self) -> bool:
-        """When this process has no more passes of its own: whether it has to take part in one of another's."""
-        if not self._group.is_sharded or self._over:
+        """When this process has no more passes of its own: whether another one has."""
+        if self._over:
             return False
         stopped, busy = self._group.agree([self._stop(), False])
         return bool(busy and not stopped)
