@@ -5,51 +5,34 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from gptcli import __version__
 from gptcli.data.batches import WindowReader
-from gptcli.data.locks import FolderLock
 from gptcli.distributed.group import Group
 from gptcli.distributed.orphans import ending_with
 from gptcli.distributed.runtime import detect, launcher, resolve_device
 from gptcli.errors import ToldElsewhereError, UsageError, UserError
 from gptcli.model.huggingface import read_model
-from gptcli.model.locate import CHECKPOINTS, checkpoints_of
 from gptcli.model.network import GPT
 from gptcli.optim.adamw import make_adamw
 from gptcli.settings import TrainSettings
-from gptcli.training import checkpoint, fitting, metrics, numerics, record
+from gptcli.training import checkpoint, fitting, numerics, record
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator, hellaswag_items
 from gptcli.training.events import Listener, Note, Started, TrainResult
 from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
-from gptcli.training.retention import Retention, check_room
+from gptcli.training.retention import Retention
+from gptcli.training.run_folder import Continuation, last_val_loss, open_run
 from gptcli.training.saver import Saver
 from gptcli.training.setup import Setup, describe, prepare, with_steps
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Batches, Trainee
 from gptcli.training.telemetry import PeakMemory, peak_flops
-
-# What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
-_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.RUN)
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """What the first process found in the run folder: the checkpoint to go on from, where it stood, with how many steps
-    and what warm-up it had been set up, notes, and where it moved an earlier run."""
-
-    folder: Path | None
-    progress: Progress | None
-    steps: int | None
-    warmup: int | None
-    notes: tuple[str, ...]
-    moved_to: Path | None = None
 
 
 def train(
@@ -82,13 +65,13 @@ def train(
         run = Path(settings.log_dir)
         setup = _prepared(settings, group)
         group.compare(_facts_of_rank(setup))
-        found = group.on_main(lambda: _open_run(run, setup, stack))
+        found = group.on_main(lambda: open_run(run, setup, stack))
         setup = _continued(setup, run, found)
         for note in (*setup.notes, *found.notes):
             tell(Note(note))
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
-            return TrainResult(run, found.folder, step, setup.steps, _last_val_loss(run), None, already_finished=True)
+            return TrainResult(run, found.folder, step, setup.steps, last_val_loss(run), None, already_finished=True)
         return _run(setup, group, found, stop, tell, command, began)
 
 
@@ -167,6 +150,8 @@ def _run(
         if fitted is None:
             signal = next((number for number in group.gather(stop.received) if number is not None), None)
             return TrainResult(run, None, 0, 0, None, signal, out_of_time=signal is None)
+        for note in fitted.notes[len(setup.notes) :]:
+            tell(Note(note))
         setup = fitted
         evaluator = replace(evaluator, setup=setup)
     group.on_main(lambda: record.write(run, setup, trainee, command))
@@ -234,73 +219,8 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
     return Trainee(model, wrapped, optimizer, group, choices), notes
 
 
-def _open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
-    """Lock the run folder until `stack` closes, and find where to go on, or make it ready for a new run."""
-    stack.enter_context(FolderLock(run))
-    moved_to = _move_aside(run) if setup.settings.fresh else None
-    checkpoint.remove_unfinished(run)
-    with torch.device("meta"):
-        parameters = GPT(setup.config).n_parameters()
-    check_room(run, checkpoint.size(setup.config, parameters))
-    recorded, (newest, passed_over) = record.read(run), checkpoint.newest_valid(run)
-    if newest is None:
-        _drop_rows_past(run, None)
-        moved = (f"The run that was in {run} now lies in {moved_to}.",) if moved_to else ()
-        return Continuation(None, None, None, None, moved, moved_to)
-    if recorded is None:
-        raise UsageError(
-            f"{run} holds checkpoints but no {record.RUN}, so what they were trained with is not known.",
-            "Choose another --log-dir, start from one of them with --init-from, or move them aside with --fresh.",
-        )
-    changes = record.check_same(run, recorded, replace(setup, steps=setup.steps or recorded["steps"]))
-    progress = checkpoint.read_progress(newest)
-    _drop_rows_past(run, progress)
-    if setup.settings.fit_time and recorded["settings"].get("fit_time") != setup.settings.fit_time:
-        changes.append(f"The run has {recorded['steps']} steps, which --fit-time does not change any more.")
-    notes = (*passed_over, *changes)
-    return Continuation(newest, progress, recorded["steps"], recorded["warmup"], notes)
-
-
-def _move_aside(run: Path) -> Path | None:
-    """Move an existing run into the first free `<name>.<number>` beside its folder, whose lock must be held; returns
-    where it lies. What else is in the folder is not the run's and stays: data, other runs, somebody's work."""
-    own = [path for name in _OWN if (path := run / name).exists()]
-    if not ((run / record.RUN).exists() or checkpoints_of(run)):
-        return None
-    whole = run.resolve()  # beside the folder itself, where a link leads to it
-    aside = next(path for i in range(1, 10_000) if not (path := whole.with_name(f"{whole.name}.{i}")).exists())
-    try:
-        aside.mkdir()
-        for path in own:
-            path.rename(aside / path.name)
-    except OSError as error:
-        raise UserError(
-            f"The run in {run} could not be moved to {aside}: {error.strerror or error}.", "Choose another --log-dir."
-        ) from error
-    return aside
-
-
-def _drop_rows_past(run: Path, progress: Progress | None) -> None:
-    """Lines that were logged after the checkpoint will be written again, and so will be those that it still owes."""
-    last = progress.step if progress else -1
-    owed = {"val", "hellaswag"} if progress and progress.evaluation_due else set()
-
-    def stays(row: dict[str, object]) -> bool:
-        step = row.get("step")
-        return isinstance(step, int) and (step < last or (step == last and row.get("kind") not in owed))
-
-    metrics.keep_rows(run / metrics.METRICS, stays)
-    samples_to = last - 1 if progress and progress.sample_due else last
-    metrics.keep_rows(run / metrics.SAMPLES, lambda row: isinstance(row.get("step"), int) and row["step"] <= samples_to)
-
-
 def _is_finished(progress: Progress, setup: Setup) -> bool:
     return progress.step >= setup.steps and not (progress.evaluation_due or progress.sample_due)
-
-
-def _last_val_loss(run: Path) -> float | None:
-    losses = [row["loss"] for row in metrics.read(run / metrics.METRICS) if row.get("kind") == "val"]
-    return losses[-1] if losses else None
 
 
 def _facts(setup: Setup, trainee: Trainee) -> dict[str, str]:
