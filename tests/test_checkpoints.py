@@ -247,7 +247,7 @@ def test_room_is_made_by_what_would_go_anyway_and_never_by_the_newest(
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: Usage(10**9, 0, 10**9 if len(checkpoints_of(tmp_path)) < 2 else 1000)
     )
-    monkeypatch.setattr("gptcli.training.run_folder.check_room", lambda run, needed: None)
+    monkeypatch.setattr("gptcli.training.run.check_room", lambda run, needed: None)
     train(tiny(shards, tmp_path, save_every=1, keep_last=1, keep_best=False))
     assert names(tmp_path) == step_names(6)
 
@@ -257,7 +257,7 @@ def test_nothing_is_removed_where_even_that_gives_no_room(
 ) -> None:
     train(tiny(shards, tmp_path, save_every=1, keep_last=1, keep_best=False), stopping_at(5))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, 1000))
-    monkeypatch.setattr("gptcli.training.run_folder.check_room", lambda run, needed: None)
+    monkeypatch.setattr("gptcli.training.run.check_room", lambda run, needed: None)
     with pytest.raises(UserError, match="could not be written"):
         train(tiny(shards, tmp_path, save_every=1, keep_last=1, keep_best=False))
     assert names(tmp_path) == step_names(5)

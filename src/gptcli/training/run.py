@@ -26,7 +26,7 @@ from gptcli.training.evaluation import Evaluator, hellaswag_items
 from gptcli.training.events import Listener, Note, Started, TrainResult
 from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
-from gptcli.training.retention import Retention
+from gptcli.training.retention import Retention, check_room
 from gptcli.training.run_folder import Continuation, last_val_loss, open_run
 from gptcli.training.saver import Saver
 from gptcli.training.setup import Setup, describe, prepare, with_steps
@@ -131,6 +131,7 @@ def _run(
     """Build everything that the loop needs, and run it. `began` is when this call did."""
     settings, run = setup.settings, Path(setup.settings.log_dir)
     memory = PeakMemory(group.device)
+    group.on_main(lambda: _check_room(run, setup))
     trainee, notes = _trainee(setup, group, found)
     items, note = group.on_main(lambda: hellaswag_items(setup))
     notes += [note] if note else []
@@ -166,6 +167,13 @@ def _run(
     retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
     saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
     return Loop(setup, trainee, batches, evaluator, logbook, saver, stop, found.progress).run()
+
+
+def _check_room(run: Path, setup: Setup) -> None:
+    """Raise UserError where the disk of the run has no room for one checkpoint."""
+    with torch.device("meta"):
+        parameters = GPT(setup.config).n_parameters()
+    check_room(run, checkpoint.size(setup.config, parameters))
 
 
 def _fitted(

@@ -6,15 +6,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from gptcli.data.locks import FolderLock
 from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import CHECKPOINTS, checkpoints_of
-from gptcli.model.network import GPT
 from gptcli.training import checkpoint, metrics, record
 from gptcli.training.checkpoint import Progress
-from gptcli.training.retention import check_room
 from gptcli.training.setup import Setup
 
 # What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
@@ -39,9 +35,6 @@ def open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
     stack.enter_context(FolderLock(run))
     moved_to = _move_aside(run) if setup.settings.fresh else None
     checkpoint.remove_unfinished(run)
-    with torch.device("meta"):
-        parameters = GPT(setup.config).n_parameters()
-    check_room(run, checkpoint.size(setup.config, parameters))
     recorded, (newest, passed_over) = record.read(run), checkpoint.newest_valid(run)
     if newest is None:
         _drop_rows_past(run, None)
