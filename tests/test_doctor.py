@@ -192,6 +192,7 @@ def start(settings: TrainSettings) -> list[str]:
     return [sys.executable, "-m", "gptcli", *words_of(settings)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_configuration_that_is_resumed_exactly_is_said_to_be(shards: Path, tmp_path: Path) -> None:
     told: list[str] = []

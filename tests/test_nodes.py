@@ -105,8 +105,7 @@ def test_machines_with_different_data_or_options_are_told_apart(shards: Path, tm
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals there end a process at once")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("number", "code", "rank"), [(signal.SIGINT, 130, 0), (signal.SIGTERM, 75, 1)])
 def test_a_machine_that_waits_for_another_can_be_stopped(
     number: int, code: int, rank: int, shards: Path, tmp_path: Path
 ) -> None:

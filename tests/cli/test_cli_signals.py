@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,18 @@ def test_a_second_interruption_of_a_run_with_steps_that_are_not_saved_has_failed
     result = gpt("train")
     assert result.code == 1
     assert "stopped before it could save" in result.err
+
+
+LATE = """
+import signal, sys
+from gptcli.cli import main
+main.run = lambda words: 75
+import atexit
+atexit.register(lambda: signal.raise_signal(getattr(signal, sys.argv[1])))
+main.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_second_signal_while_the_process_ends_leaves_its_exit_code(name: str) -> None:
+    assert subprocess.run([sys.executable, "-c", LATE, name], timeout=60).returncode == 75

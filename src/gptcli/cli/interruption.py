@@ -32,6 +32,16 @@ def carried() -> Iterator[None]:
         raise CarriedError from error
 
 
+def over() -> None:
+    """The command has told how it ended: a signal that comes while the interpreter shuts down, since what ends a job
+    often sends two, changes nothing of that any more."""
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                signal.signal(number, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def raising() -> Iterator[None]:
     """Within the block SIGTERM and SIGUSR1 raise `Terminated`, again only after a while: a second signal must not break

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gptcli import __version__
-from gptcli.cli.interruption import carried
+from gptcli.cli.interruption import carried, over
 from gptcli.cli.report import Reporting
 from gptcli.distributed.runtime import limit_spinning
 from gptcli.errors import UsageError, nearest
@@ -174,4 +174,6 @@ def main() -> None:
         # A terminal or pipe that can't show a character shows a question mark; it is no reason to fail.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    over()
+    sys.exit(code)
