@@ -97,7 +97,9 @@ def test_a_user_error_in_a_run_of_two_is_told_once_with_its_exit_code(shards: Pa
 
 
 @pytest.mark.skipif(not CHILDREN.exists(), reason="needs /proc to see what processes there are")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_two_processes_that_are_stopped_save_and_continue_on_one(
     shards: Path, tmp_path: Path, number: int, code: int
 ) -> None:

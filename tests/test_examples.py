@@ -71,8 +71,10 @@ def start_job(command: str, cluster: dict[str, str]) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(
     ("name", "queued"),  # Windows, which skips this, has not both
-    [("SIGUSR1", True), ("SIGTERM", False)],
-    ids=["its time is nearly over", "its script gets SIGTERM"],
+    [
+        pytest.param("SIGUSR1", True, id="its time is nearly over"),
+        pytest.param("SIGTERM", False, id="its script gets SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_that_is_stopped_saves_and_queues_itself_again_when_its_time_is_over(
     name: str, queued: bool, shards: Path, tmp_path: Path, cluster: dict[str, str]

@@ -114,7 +114,8 @@ def by_gpt(words: list[str], environment: dict[str, str]) -> tuple[list[int], st
     return ended([process([sys.executable, "-m", "gptcli", *words, "--gpus", "2"], environment)])
 
 
-@pytest.mark.parametrize("start", [pytest.param(by_torchrun, marks=pytest.mark.slow), by_srun])
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [by_torchrun, by_srun])
 def test_ranks_that_others_start_log_the_losses_of_one_process_and_the_first_speaks(
     start: Start, shards: Path, tmp_path: Path
 ) -> None:
@@ -159,9 +160,8 @@ def test_tasks_of_a_step_that_are_stopped_all_end_with_75_and_one_process_contin
     assert train_losses(tmp_path / "run")[int(folder.name[5:]) :]  # the validation at step 0, and as many as were saved
 
 
-@pytest.mark.parametrize(
-    ("start", "codes"), [(by_srun, [2, 2]), pytest.param(by_torchrun, [1], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("start", "codes"), [(by_srun, [2, 2]), (by_torchrun, [1])])
 def test_wrong_usage_is_told_by_one_of_the_ranks(start: Start, codes: list[int], shards: Path, tmp_path: Path) -> None:
     found, told = start(words_of(tiny(shards, tmp_path / "run", total_batch_size=65)), {})
     assert found == codes, told  # torchrun turns every failure into 1
