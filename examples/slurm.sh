@@ -28,10 +28,10 @@ command=(${GPT_COMMAND:-gpt train --data-root /shared/edu_fineweb10B --log-dir /
 #
 # (a plain `scancel` kills it, and what came after the last checkpoint is computed again). srun passes SIGUSR1 on to all
 # tasks, which save, and end with 75; at SIGTERM it would kill them.
-time_is_over=no
+cancelled=no
 step=
-trap 'time_is_over=yes; kill -USR1 $step 2>/dev/null' USR1
-trap 'kill -USR1 $step 2>/dev/null' TERM
+trap 'kill -USR1 $step 2>/dev/null' USR1
+trap 'cancelled=yes; kill -USR1 $step 2>/dev/null' TERM
 
 # One task for each GPU: `gpt` sees that it is one of several, and which. Since Slurm 22.05 srun does not take
 # --cpus-per-task from above by itself. --kill-on-bad-exit=0, since a process that fails ends the others by itself, and
@@ -46,7 +46,7 @@ while kill -0 "$step" 2>/dev/null; do  # a signal ends `wait`, not the step
     code=$?
 done
 
-if [ "$code" -eq 75 ] && [ "$time_is_over" = yes ]; then  # stopped early, saved, and safe to start again
+if [ "$code" -eq 75 ] && [ "$cancelled" = no ]; then  # stopped early, saved, and safe to start again
     echo "Stopped with a checkpoint; queueing the job again."
     scontrol requeue "$SLURM_JOB_ID"
 fi

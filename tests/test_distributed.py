@@ -210,7 +210,14 @@ def test_rank_facts_come_from_torchrun_or_an_srun_step(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("nodelist", "first"),
-    [("alone", "alone"), ("a,b", "a"), ("n[1-3,7]", "n1"), ("n[08],m[1-2]", "n08"), ("a,n[1-2]", "a")],
+    [
+        ("alone", "alone"),
+        ("a,b", "a"),
+        ("n[1-3,7]", "n1"),
+        ("n[08],m[1-2]", "n08"),
+        ("a,n[1-2]", "a"),
+        ("r[1-2]n[3-4]-ib", "r1n3-ib"),
+    ],
 )
 def test_the_first_host_of_a_slurm_list_is_found(nodelist: str, first: str) -> None:
     assert _first_host(nodelist) == first

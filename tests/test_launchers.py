@@ -17,9 +17,9 @@ from test_distributed import failed, is_alive, train_losses, wait_for_step, word
 from test_nodes import LONG, free_port
 
 from gptcli import train
-from gptcli.distributed.launch import _exit_code
-from gptcli.distributed.runtime import detect
-from gptcli.errors import UserError
+from gptcli.distributed.launch import _exit_code, check_launched
+from gptcli.distributed.runtime import Ranks, detect
+from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.settings import TrainSettings
 
@@ -216,3 +216,29 @@ def test_a_rank_that_runs_out_of_memory_ends_all(start: Start, codes: list[int],
     assert found == codes, told
     assert "rank 1: " in told
     assert "memory" in told  # in what torch raises, or Python
+
+
+@pytest.mark.parametrize("without", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_task_that_has_no_device_ends_all_before_they_are_a_group(without: int, shards: Path, tmp_path: Path) -> None:
+    words = words_of(tiny(shards, tmp_path / "run"))
+    at = words.index("--device")
+    del words[at : at + 2]
+    step = STEP | {"MASTER_PORT": str(free_port())}
+    devices = ["cuda:99" if rank == without else "cpu" for rank in range(2)]
+    tasks = [
+        {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "GPTCLI_DEVICE": device}
+        for rank, device in enumerate(devices)
+    ]
+    codes, told = ended([process([sys.executable, "-m", "gptcli", *words], step | task) for task in tasks])
+    assert codes == [2, 2], told
+    assert told.count("error:") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_that_contradict_the_launcher_are_refused() -> None:
+    ranks = Ranks(rank=0, world_size=4, local_world_size=2, launched=True)
+    with pytest.raises(UsageError) as error:
+        check_launched(TrainSettings(gpus=8, nodes=3), ranks)
+    assert len(error.value.faults) == 2
+    check_launched(TrainSettings(gpus=2, nodes=2), ranks)
+    check_launched(TrainSettings(), ranks)

@@ -59,7 +59,7 @@ def tensors_of(run: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors") | load_file(folder / "training/optimizer.safetensors")
 
 
-@pytest.mark.parametrize("mode", ["optimizer", "full"])
+@pytest.mark.parametrize("mode", [pytest.param("optimizer", marks=pytest.mark.slow), "full"])
 def test_a_sharded_run_logs_scores_and_saves_what_a_whole_one_does(
     mode: str, settings: Callable[..., TrainSettings], tmp_path: Path
 ) -> None:

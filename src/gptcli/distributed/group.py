@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import Store
 from torch.nn.parallel import DistributedDataParallel
 
 from gptcli.distributed import sharding
@@ -25,8 +26,8 @@ T = TypeVar("T")
 class Group:
     """All processes of the run; use as a context manager, so that the group is left however the run ends."""
 
-    def __init__(self, ranks: Ranks, device: torch.device) -> None:
-        self.ranks, self.device = ranks, device
+    def __init__(self, ranks: Ranks, device: torch.device, store: Store | None = None) -> None:
+        self.ranks, self.device, self._store = ranks, device, store
         self._hosts: dist.ProcessGroup | None = None
         self._peers: Peers | None = None
         self._mode: Literal["none", "optimizer", "full"] = "none"
@@ -36,7 +37,13 @@ class Group:
             on_cuda = self.device.type == "cuda"
             if on_cuda:
                 torch.cuda.set_device(self.device)
-            dist.init_process_group("nccl" if on_cuda else "gloo", device_id=self.device if on_cuda else None)
+            dist.init_process_group(
+                "nccl" if on_cuda else "gloo",
+                store=self._store,
+                rank=self.ranks.rank,
+                world_size=self.ranks.world_size,
+                device_id=self.device if on_cuda else None,
+            )
             # What hosts ask each other (shall we stop?) goes over gloo, so that it never waits for the device.
             self._hosts = dist.new_group(backend="gloo") if on_cuda else dist.group.WORLD
             self._peers = Peers(self.ranks)

@@ -17,7 +17,7 @@ from torch.distributed.elastic.multiprocessing import api
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import get_args_parser, run
 
-from gptcli.distributed.runtime import announce_launcher, n_cores, share_cores
+from gptcli.distributed.runtime import Ranks, announce_launcher, n_cores, share_cores
 from gptcli.errors import Fault, UsageError, UserError, raise_if
 from gptcli.settings import TrainSettings
 
@@ -70,6 +70,22 @@ def check_nodes(settings: TrainSettings) -> None:
     if nodes > 1 and endpoint is not None:
         faults += _endpoint_faults(endpoint, is_server=rank == 0)
     raise_if(faults)
+
+
+def check_launched(settings: TrainSettings, ranks: Ranks) -> None:
+    """Raise UsageError where the options ask for other processes than those that a launcher has started."""
+    here, machines = ranks.local_world_size, ranks.world_size // ranks.local_world_size
+    asked = [("--gpus", settings.gpus, here), ("--nodes", settings.nodes, machines)]
+    raise_if(
+        [
+            Fault(
+                f"{option} {wanted}: this process is one of {here} that were started on each of {machines} machines.",
+                f"Leave {option} out: torchrun or srun says how many there are, one task for each GPU.",
+            )
+            for option, wanted, found in asked
+            if wanted not in (1, found)
+        ]
+    )
 
 
 def _endpoint_faults(endpoint: str, is_server: bool) -> list[Fault]:

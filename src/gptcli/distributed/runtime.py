@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,11 +66,9 @@ def detect() -> Ranks:
 
 
 def _first_host(nodelist: str) -> str:
-    """The first host of Slurm's compressed list: `node[003-006,9],other` is node003."""
-    head, bracket, rest = nodelist.partition("[")
-    if not bracket or "," in head:
-        return nodelist.split(",")[0]
-    return head + rest.split("]")[0].split(",")[0].split("-")[0]
+    """The first host of Slurm's compressed list: of `node[003-006,9],other` node003, of `r[1-2]n[3-4]-ib` r1n3-ib."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodelist)
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0] if first else nodelist)
 
 
 def resolve_device(name: str, local_rank: int = 0) -> torch.device:

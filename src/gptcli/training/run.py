@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from gptcli import __version__
 from gptcli.data.batches import WindowReader
 from gptcli.distributed.group import Group
+from gptcli.distributed.meeting import meet
 from gptcli.distributed.orphans import ending_with
 from gptcli.distributed.runtime import detect, launcher, resolve_device
 from gptcli.errors import ToldElsewhereError, UsageError, UserError
@@ -56,12 +58,13 @@ def train(
         )
     if not ranks.launched:
         prepare(settings)  # tells all that is wrong at once, the device among it
-    device = resolve_device(settings.device, ranks.local_rank)
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals(began + settings.max_time if settings.max_time else None))
         if ranks.launched:
             stack.enter_context(ending_with(launcher()))
-        group = stack.enter_context(Group(ranks, device))
+        find_device = partial(resolve_device, settings.device, ranks.local_rank)
+        device, store = meet(ranks, find_device) if ranks.world_size > 1 else (find_device(), None)
+        group = stack.enter_context(Group(ranks, device, store))
         run = Path(settings.log_dir)
         setup = _prepared(settings, group)
         group.compare(_facts_of_rank(setup))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gptcli.data.order import n_windows
 from gptcli.data.shards import Shards, open_shards
-from gptcli.distributed.launch import check_nodes, check_processes
+from gptcli.distributed.launch import check_launched, check_nodes, check_processes
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
 from gptcli.errors import Errors, Fault, UsageError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
@@ -68,7 +68,9 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         if not ranks.launched:
             check_processes(settings.gpus, settings.device)
     with errors.collected():
-        if not ranks.launched:
+        if ranks.launched:
+            check_launched(settings, ranks)
+        else:
             check_nodes(settings)
     with errors.collected():
         metrics = _metrics(settings)
