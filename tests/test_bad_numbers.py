@@ -18,7 +18,7 @@ from gptcli import train
 from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.model.loss import cross_entropy
-from gptcli.optim.adamw import make_adamw
+from gptcli.optim.optimizers import Rates, make_adamw
 from gptcli.training import step as steps
 from gptcli.training.events import Event, Note
 from gptcli.training.metrics import read
@@ -160,16 +160,16 @@ def test_an_update_is_left_out_whole_or_changes_no_bit(fused: bool) -> None:
     def updated(*left_out: float) -> list[Tensor]:
         torch.manual_seed(0)
         model = torch.nn.Linear(300, 200)
-        optimizer = make_adamw(model, betas=(0.9, 0.95), weight_decay=0.1, fused=fused)
+        optimizers = make_adamw(model, Rates(1.0, 1.0, 1.0), betas=(0.9, 0.95), weight_decay=0.1, fused=fused)
         for bad in left_out:
             for parameter in model.parameters():
                 parameter.grad = torch.full_like(parameter, math.nan) if bad else torch.randn_like(parameter)
             if bad:
                 state = torch.get_rng_state()
-            steps._update(optimizer, 1e-2, torch.tensor(bad))
+            optimizers.step(1e-2, torch.tensor(bad))
             if bad:
                 torch.set_rng_state(state)
-        moments = [value for state in optimizer.state.values() for value in state.values()]
+        moments = [value for part in optimizers.parts for state in part.state.values() for value in state.values()]
         return [*model.parameters(), *moments]
 
     for with_bad, without in zip(updated(0.0, 1.0, 0.0, 1.0, 1.0, 0.0), updated(0.0, 0.0, 0.0), strict=True):

@@ -22,7 +22,7 @@ from gptcli.model.checksums import damage
 from gptcli.model.config import GPTConfig
 from gptcli.model.locate import best_of, checkpoints_of, locate_model
 from gptcli.model.network import GPT
-from gptcli.optim.adamw import make_adamw
+from gptcli.optim.optimizers import Rates, make_adamw
 from gptcli.training import checkpoint, saver
 from gptcli.training.events import Event, Note, Saved, StepDone
 from gptcli.training.metrics import read
@@ -331,11 +331,11 @@ def test_loading_takes_little_more_memory_than_model_and_optimiser(tmp_path: Pat
     group = Group(Ranks(), torch.device("cpu"))
     progress = checkpoint.Progress(1, 1, 0.0, False, False, None, None, checkpoint.RecentSteps(), {})
     model = GPT.create(SHAPE, seed=0)
-    optimizer = make_adamw(model, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    optimizers = make_adamw(model, Rates(1.0, 1.0, 1.0), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    taken = checkpoint.snapshot(progress, model, optimizer, group)
+    optimizers.step(1e-3, torch.zeros(()))
+    taken = checkpoint.snapshot(progress, model, optimizers, group)
     assert taken
     folder = checkpoint.write(tmp_path, taken, None)
     code = f"""
@@ -345,14 +345,14 @@ from gptcli.distributed.group import Group
 from gptcli.distributed.runtime import Ranks
 from gptcli.model.config import GPTConfig
 from gptcli.model.network import GPT
-from gptcli.optim.adamw import make_adamw
+from gptcli.optim.optimizers import Rates, make_adamw
 from gptcli.training import checkpoint
 from gptcli.training.telemetry import _from_proc
 model = GPT.allocate({SHAPE!r})
-optimizer = make_adamw(model, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+optimizers = make_adamw(model, Rates(1.0, 1.0, 1.0), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 Path("/proc/self/clear_refs").write_text("5")
 before = _from_proc("VmRSS")
-checkpoint.restore(Path({str(folder)!r}), model, optimizer, Group(Ranks(), torch.device("cpu")))
+checkpoint.restore(Path({str(folder)!r}), model, optimizers, Group(Ranks(), torch.device("cpu")))
 state = 12 * model.n_parameters()
 largest = 4 * max(p.numel() for p in model.parameters())
 print(_from_proc("VmHWM") - before - state, largest)

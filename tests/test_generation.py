@@ -45,7 +45,7 @@ def small_model(context_length: int = 8, vocab_size: int = 40, seed: int = 0, **
 
 def greedy(model: GPT, prompt: list[int], n: int, use_cache: bool = True) -> list[int]:
     request = Request(n, Sampling(0.0), seed=0)
-    return generate_all(model, prompt, request, vocab_size=40, eot=None, use_cache=use_cache)[0].ids
+    return generate_all(model, prompt, request, vocab_size=40, ends=(), use_cache=use_cache)[0].ids
 
 
 @pytest.fixture(autouse=True)
@@ -114,16 +114,16 @@ def test_greedy_generation_agrees_with_transformers(tmp_path: Path) -> None:
 def test_a_row_has_the_same_text_alone_and_beside_others(samples: int) -> None:
     model = small_model()
     request = Request(12, Sampling(1.0, 10), seed=11)
-    together = generate_all(model, [5, 6], request, vocab_size=40, eot=3, num_samples=samples)
+    together = generate_all(model, [5, 6], request, vocab_size=40, ends=(3,), num_samples=samples)
     for row in (0, 1, samples - 1):
-        *_, alone = generate(model, [5, 6], request, vocab_size=40, eot=3, rows=range(row, row + 1))
+        *_, alone = generate(model, [5, 6], request, vocab_size=40, ends=(3,), rows=range(row, row + 1))
         assert together[row].ids == alone[0].ids
 
 
 def test_a_row_that_ended_stops_while_others_go_on() -> None:
     model = small_model()
     request = Request(30, Sampling(1.0, None), seed=1)
-    rows = generate_all(model, [5], request, vocab_size=40, eot=3, num_samples=12)
+    rows = generate_all(model, [5], request, vocab_size=40, ends=(3,), num_samples=12)
     stopped = [row for row in rows if row.finish_reason == "stop"]
     others = [row for row in rows if row.finish_reason == "length"]
     assert 0 < len(stopped) < len(rows), "the seed was chosen so that both happen"
@@ -134,7 +134,7 @@ def test_a_row_that_ended_stops_while_others_go_on() -> None:
 def test_without_stopping_the_end_of_text_is_a_token_like_any_other() -> None:
     model = small_model()
     request = Request(40, Sampling(1.0, None), seed=1, stop_at_end=False)
-    rows = generate_all(model, [5], request, vocab_size=40, eot=3, num_samples=12)
+    rows = generate_all(model, [5], request, vocab_size=40, ends=(3,), num_samples=12)
     assert all(len(row.ids) == 40 and row.finish_reason == "length" for row in rows)
     assert any(3 in row.ids for row in rows)
 
@@ -146,10 +146,10 @@ def never() -> bool:
 def test_a_model_in_training_comes_back_in_training_with_the_random_state_untouched() -> None:
     model = small_model(drop_rate=0.5).train()
     before = torch.get_rng_state()
-    ids = complete(model, [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4, stop=never)
+    ids = complete(model, [1], vocab_size=40, ends=(), max_new_tokens=10, seed=4, stop=never)
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
-    assert ids == complete(model.eval(), [1], vocab_size=40, eot=None, max_new_tokens=10, seed=4, stop=never), (
+    assert ids == complete(model.eval(), [1], vocab_size=40, ends=(), max_new_tokens=10, seed=4, stop=never), (
         "no dropout"
     )
 

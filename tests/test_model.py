@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,18 +14,34 @@ from safetensors.torch import load_file, save_file
 from gptcli import GPT, GPTConfig
 from gptcli.errors import UserError
 from gptcli.model.cache import KVCache
-from gptcli.model.config import padded_vocabulary
-from gptcli.model.huggingface import MISSING_BIASES, read_model, write_model
+from gptcli.model.config import RopeScaling, padded_vocabulary
+from gptcli.model.formats import format_of
+from gptcli.model.huggingface import MISSING_BIASES, read_config, read_model, write_model
 from gptcli.presets import PRESETS
 
 transformers = pytest.importorskip("transformers")
 
 SORT_MODEL = Path(__file__).parents[2] / "shared" / "data" / "gpt-nano-sort"
+MODERN: dict[str, Any] = {"positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False}
 SHAPES = {
     "tied": GPTConfig(vocab_size=61, emb_dim=32, context_length=12, n_layers=3, n_heads=4, qkv_bias=True),
     "untied": GPTConfig(vocab_size=50, emb_dim=24, context_length=9, n_layers=1, n_heads=1, tie_embeddings=False),
     "no query biases": GPTConfig(vocab_size=128, emb_dim=16, context_length=30, n_layers=2, n_heads=8, qkv_bias=False),
-}
+    "no biases": GPTConfig(vocab_size=40, emb_dim=16, context_length=8, n_layers=2, n_heads=2, bias=False, mlp_dim=40),
+    "qwen3": GPTConfig(
+        vocab_size=61, emb_dim=32, context_length=12, n_layers=3, n_heads=4, qk_norm=True, tie_embeddings=False,
+        **MODERN,
+    ),
+    "qwen3, tied and grouped": GPTConfig(
+        vocab_size=61, emb_dim=24, context_length=12, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, qk_norm=True,
+        norm_eps=1e-6, rope_base=1e6, **MODERN,
+    ),
+    "llama": GPTConfig(vocab_size=50, emb_dim=36, context_length=9, n_layers=2, n_heads=6, n_kv_heads=1, **MODERN),
+    "llama 3": GPTConfig(
+        vocab_size=50, emb_dim=32, context_length=64, n_layers=2, n_heads=2, rope_base=500.0, tie_embeddings=False,
+        rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16), **MODERN,
+    ),
+}  # fmt: skip
 
 
 def random_model(config: GPTConfig) -> GPT:
@@ -57,6 +74,69 @@ def test_what_transformers_writes_is_read(tie: bool, tmp_path: Path) -> None:
     ids = torch.arange(10)[None]
     with torch.no_grad():
         torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("Llama", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+        ("Llama", {"num_key_value_heads": 4, "head_dim": 6, "rms_norm_eps": 1e-3}),
+        (
+            "Llama",
+            {
+                "max_position_embeddings": 256,
+                "rope_parameters": {
+                    "rope_type": "llama3", "rope_theta": 5e3, "factor": 4.0, "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+                },
+            },
+        ),
+        ("Qwen3", {"num_key_value_heads": 1, "head_dim": 10}),
+        ("Qwen3", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    ],
+)  # fmt: skip
+def test_what_transformers_writes_of_the_modern_family_is_read(
+    kind: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    size = {
+        "vocab_size": 40, "hidden_size": 24, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "max_position_embeddings": 128, "initializer_range": 0.3, "eos_token_id": [7, 9],
+    }  # fmt: skip
+    theirs = getattr(transformers, f"{kind}ForCausalLM")(
+        getattr(transformers, f"{kind}Config")(**size | options)
+    ).eval()
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    ours = read_model(tmp_path)
+    ids = torch.randint(0, 40, (2, ours.config.context_length), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=0)
+    assert read_config(tmp_path)[1] == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}, "rope_parameters": None}, "'yarn'"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"quantization_config": {}}, "quantised"),
+        ({"model_type": "mistral"}, "'mistral'"),
+    ],
+)
+def test_what_our_network_can_not_express_is_refused_by_name(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    write_model(tmp_path, random_model(SHAPES["qwen3"]), eot=None)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(UserError, match=told):
+        read_model(tmp_path)
+
+
+def test_a_network_that_no_format_holds_is_refused_with_what_each_would_need() -> None:
+    with pytest.raises(UserError, match="No model format") as error:
+        format_of(GPTConfig(positions="rotary", norm="rms"))
+    assert "Llama would need --mlp swiglu and --no-bias;" in error.value.faults[0].hint
 
 
 @pytest.mark.parametrize("config", SHAPES.values(), ids=SHAPES.keys())
@@ -111,7 +191,7 @@ def test_a_folder_that_can_not_be_read_is_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         read_model(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UserError, match="type 'llama'"):
+    with pytest.raises(UserError, match="no num_attention_heads"):
         read_model(tmp_path)
 
 

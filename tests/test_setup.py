@@ -14,7 +14,7 @@ from gptcli.errors import UsageError, UserError
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
-from gptcli.optim.schedules import warmup_cosine
+from gptcli.optim.schedules import learning_rate
 from gptcli.planning import plan
 from gptcli.settings import TokenizeSettings, TrainSettings
 from gptcli.training.length import ORIGINAL_STEPS
@@ -118,13 +118,13 @@ def test_weights_to_start_from_bring_their_shape_and_options_may_not_contradict(
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
     def lr(step: int) -> float:
-        return warmup_cosine(step, steps=110, warmup=10, max_lr=1.0, min_lr=0.1)
+        return learning_rate(step, steps=110, warmup=10, max_lr=1.0, min_lr=0.1)
 
     assert [lr(step) for step in (0, 4, 9, 10)] == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert lr(60) == pytest.approx(0.55)  # half-way down
     assert lr(110) == lr(1_000) == pytest.approx(0.1)
     assert all(lr(step) > lr(step + 1) for step in range(10, 109))
-    assert warmup_cosine(0, steps=10, warmup=0, max_lr=1.0, min_lr=0.0) == 1.0
+    assert learning_rate(0, steps=10, warmup=0, max_lr=1.0, min_lr=0.0) == 1.0
 
 
 def test_the_plan_tells_size_and_length_without_building_anything(shards: Path) -> None:

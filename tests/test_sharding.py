@@ -111,17 +111,17 @@ import os, sys, torch, torch.distributed as dist
 from gptcli.distributed import sharding
 from gptcli.model.config import GPTConfig
 from gptcli.model.network import GPT
-from gptcli.optim.adamw import make_adamw
+from gptcli.optim.optimizers import Rates, make_adamw
 mode, rank, store = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 model = GPT.create(GPTConfig(512, 256, 32, 4, 4), 0)
 if mode != "none":
     sharding.shard(model, model.blocks, mode, torch.device("cpu"), None)
-optimizer = make_adamw(model, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+optimizers = make_adamw(model, Rates(1.0, 1.0, 1.0), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 model(torch.zeros(1, 8, dtype=torch.int64)).sum().backward()
-optimizer.step()
+optimizers.step(1e-3, torch.zeros(()))
 held = [sharding.part(p) for p in model.parameters()] + [sharding.part(p.grad) for p in model.parameters()]
-held += [sharding.part(v) for s in optimizer.state.values() for v in s.values()]
+held += [sharding.part(v) for part in optimizers.parts for s in part.state.values() for v in s.values()]
 print(sum(t.numel() for t in held), 4 * model.n_parameters())
 dist.barrier()
 dist.destroy_process_group()

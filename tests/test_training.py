@@ -21,7 +21,8 @@ from gptcli.distributed.runtime import Ranks
 from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.model.network import GPT
-from gptcli.optim.schedules import warmup_cosine
+from gptcli.optim.optimizers import Rates, make_adamw
+from gptcli.optim.schedules import learning_rate
 from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint
 from gptcli.training.events import Evaluated, Event, Note, Saved, Started, StepDone
@@ -76,7 +77,7 @@ def test_losses_and_weights_are_those_of_a_loop_written_by_hand(shards: Path, tm
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         for group in optimizer.param_groups:
-            group["lr"] = warmup_cosine(step, steps=6, warmup=2, max_lr=1e-2, min_lr=1e-3)
+            group["lr"] = learning_rate(step, steps=6, warmup=2, max_lr=1e-2, min_lr=1e-3)
         optimizer.step()
         optimizer.zero_grad()
         expected.append((step + 1, loss.item()))
@@ -85,7 +86,8 @@ def test_losses_and_weights_are_those_of_a_loop_written_by_hand(shards: Path, tm
     assert [loss for _, loss in got] == pytest.approx([loss for _, loss in expected], abs=2e-5)
     trained = GPT.create(setup.config, 0)
     alone = Group(Ranks(), torch.device("cpu"))
-    checkpoint.restore(checkpoints_of(tmp_path / "run")[-1], trained, torch.optim.AdamW(trained.parameters()), alone)
+    optimizers = make_adamw(trained, Rates(1e-2, 1e-2, 1e-2), betas=(0.9, 0.95), weight_decay=0.3, fused=True)
+    checkpoint.restore(checkpoints_of(tmp_path / "run")[-1], trained, optimizers, alone)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(trained.state_dict()[name], tensor, atol=2e-4, rtol=0)
 
@@ -348,7 +350,7 @@ def test_a_run_that_grows_keeps_its_warm_up(shards: Path, tmp_path: Path) -> Non
     train(settings(20))  # the default warm-up becomes 2 steps of 20
     train(settings(60), stopping_at(22))
     rates = [row["lr"] for row in read(tmp_path / "metrics.jsonl") if row["kind"] == "train"]
-    assert rates[20] == warmup_cosine(20, steps=60, warmup=2, max_lr=1e-2, min_lr=1e-3)
+    assert rates[20] == learning_rate(20, steps=60, warmup=2, max_lr=1e-2, min_lr=1e-3)
 
 
 def test_a_run_continues_without_the_weights_that_it_began_with(shards: Path, tmp_path: Path) -> None:

@@ -91,14 +91,19 @@ def plan(settings: TrainSettings) -> Plan:
 
 
 def _activation_values(config: GPTConfig, length: int, dropout: bool) -> int:
-    """Numbers that the backward pass of the blocks needs for one token, in units of the width C.
+    """Numbers that the backward pass of the blocks needs for one token.
 
-    A block keeps the inputs of its two norms and their outputs (4), q, k, v and attention's output (4), that output in
-    the order of tokens (1), and the MLP's inside before and after GELU (8); the fused kernel recomputes
-    attention's scores. Dropout keeps two masks more. After the blocks come the final norm's input and output.
+    A block keeps the inputs of its two norms and their outputs (4 widths), q, k, v and attention's output, that output
+    in the order of tokens, and the MLP's inside before and after its activation: two of its widths with GELU, four with
+    SwiGLU (both halves, the gate's activation, the product). The fused kernel recomputes attention's scores. QK norm
+    keeps q and k before it, normalised, and turned; rotary positions alone keep nothing. Dropout keeps two masks more.
+    After the blocks come the final norm's input and output.
     """
-    per_block = 4 + 4 + 1 + 8 + (2 if dropout else 0)
-    return config.emb_dim * (config.n_layers * per_block + 3)
+    queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    attention = 3 * queries + 2 * keys + (2 * (queries + keys) if config.qk_norm else 0)
+    mlp = (4 if config.mlp == "swiglu" else 2) * config.mlp_dim
+    per_block = (6 if dropout else 4) * config.emb_dim + attention + mlp
+    return config.n_layers * per_block + 3 * config.emb_dim
 
 
 def _facts(setup: Setup, plan: Plan, processes: int) -> dict[str, str]:

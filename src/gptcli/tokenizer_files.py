@@ -11,8 +11,9 @@ from typing import Any
 
 from gptcli.errors import UsageError
 from gptcli.tokenizer import Tokenizer, get_tokenizer
-from gptcli.tokenizer.folders import RECORD, TOKENIZER, TOKENIZER_CONFIG, read_folder, record_of
+from gptcli.tokenizer.folders import RECORD, TOKENIZER, TOKENIZER_CONFIG, read_folder, read_json, record_of
 from gptcli.tokenizer.gpt2 import MERGES_SHA256
+from gptcli.tokenizer.huggingface import prefix_of
 
 GPT2_VOCABULARIES = range(50_257, 50_305)  # GPT-2's vocabulary, as it is and padded to round sizes
 
@@ -59,6 +60,14 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[Tokenizer | None, str
     if merges.exists() and hashlib.sha256(merges.read_bytes()).hexdigest() == MERGES_SHA256:
         return get_tokenizer("gpt2"), ""
     return None, f"{folder} has no {TOKENIZER}: it takes token ids, not text."
+
+
+def read_prefix(folder: Path) -> tuple[int, ...]:
+    """The ids that a model of other programs was trained to find before every text, as its tokenizer.json tells; none
+    where it tells none, and in our own folders, whose documents begin with the end of text."""
+    if RECORD in read_json(folder / TOKENIZER_CONFIG) or not (folder / TOKENIZER).is_file():
+        return ()
+    return prefix_of(read_json(folder / TOKENIZER))
 
 
 def _config(tokenizer: Tokenizer, context_length: int | None) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from gptcli.distributed.runtime import resolve_device
 from gptcli.doctor.finding import Finding, fault, ok, warning
 from gptcli.errors import UserError
 from gptcli.settings import DoctorSettings
-from gptcli.training.numerics import precision_of
+from gptcli.training.numerics import matmul_speed, precision_of
 
 COMPILE_SECONDS = 180.0
 _PROBE_SECONDS = 0.3  # of products, in each precision
@@ -37,7 +36,11 @@ def check_precision(settings: DoctorSettings) -> Iterator[Finding]:
     except UserError:
         return  # told by the check of devices
     size = 1024 if device.type == "cpu" else 4096
-    speeds = {name: speed for name, dtype in _DTYPES.items() if (speed := _speed(device, dtype, size)) is not None}
+    speeds = {
+        name: speed
+        for name, dtype in _DTYPES.items()
+        if (speed := matmul_speed(device, dtype, size, _PROBE_SECONDS)) is not None
+    }
     taken = precision_of(device)
     told = ", ".join(f"{name} {speed / 1e9:,.0f}" for name, speed in speeds.items())
     found = f"{told} GFLOP/s in products of {size} × {size}; training takes {taken}"
@@ -45,22 +48,6 @@ def check_precision(settings: DoctorSettings) -> Iterator[Finding]:
     if speeds[fastest] > _WORTH * speeds[taken]:
         found += f", though {fastest} measures faster"
     yield ok("precision", found)
-
-
-def _speed(device: torch.device, dtype: torch.dtype, size: int) -> float | None:
-    """FLOP/s of a product of two square matrices, None where the device can't do it."""
-    try:
-        matrix = torch.randn(size, size, device=device).to(dtype)
-        float((matrix @ matrix)[0, 0])
-        began, products = time.perf_counter(), 0
-        while (seconds := time.perf_counter() - began) < _PROBE_SECONDS:
-            for _ in range(_AT_ONCE):
-                product = matrix @ matrix
-            float(product[0, 0])  # read, so that the device is done
-            products += _AT_ONCE
-    except RuntimeError:
-        return None
-    return products * 2 * size**3 / seconds
 
 
 def check_compiler(settings: DoctorSettings) -> Iterator[Finding]:

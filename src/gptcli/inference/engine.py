@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -69,7 +69,7 @@ class _Decoder:
         self.cache = self._new_cache(rows) if use_cache else None
 
     def _new_cache(self, rows: int) -> KVCache:
-        return KVCache(self.model.config, rows, self.model.device, self.model.position_embedding.weight.dtype)
+        return KVCache(self.model.config, rows, self.model.device, self.model.final_norm.weight.dtype)
 
     def put(self, n: int, ids: Tensor) -> None:
         """Set the id at position n of every row."""
@@ -106,7 +106,7 @@ def generate(
     request: Request,
     *,
     vocab_size: int,
-    eot: int | None,
+    ends: Collection[int],
     rows: range = range(1),
     use_cache: bool = True,
 ) -> Generator[list[Generated], None, None]:
@@ -120,13 +120,19 @@ def generate(
     was_training = model.training
     model.eval()
     try:
-        yield from _generate(model, prompt, request, vocab_size, eot, rows, use_cache)
+        yield from _generate(model, prompt, request, vocab_size, ends, rows, use_cache)
     finally:
         model.train(was_training)
 
 
 def _generate(
-    model: GPT, prompt: Sequence[int], request: Request, vocab_size: int, eot: int | None, rows: range, use_cache: bool
+    model: GPT,
+    prompt: Sequence[int],
+    request: Request,
+    vocab_size: int,
+    ends: Collection[int],
+    rows: range,
+    use_cache: bool,
 ) -> Iterator[list[Generated]]:
     generated = [Generated() for _ in rows]
     generators = row_generators(request.seed, rows)
@@ -143,7 +149,7 @@ def _generate(
                 continue  # ended earlier: what is computed beside the others is left out
             row.ids.append(token)
             row.logprobs.append(logprob)
-            if request.stop_at_end and token == eot:
+            if request.stop_at_end and token in ends:
                 row.finish_reason = "stop"
             elif last:
                 row.finish_reason = "length"
@@ -158,7 +164,7 @@ def generate_all(
     request: Request,
     *,
     vocab_size: int,
-    eot: int | None,
+    ends: Collection[int],
     num_samples: int = 1,
     use_cache: bool = True,
 ) -> list[Generated]:
@@ -166,7 +172,7 @@ def generate_all(
     finished: list[Generated] = []
     for first in range(0, num_samples, ROWS_AT_ONCE):
         rows = range(first, min(first + ROWS_AT_ONCE, num_samples))
-        steps = generate(model, prompt, request, vocab_size=vocab_size, eot=eot, rows=rows, use_cache=use_cache)
+        steps = generate(model, prompt, request, vocab_size=vocab_size, ends=ends, rows=rows, use_cache=use_cache)
         *_, last = steps
         finished += last
     return finished
@@ -177,7 +183,7 @@ def complete(
     prompt: Sequence[int],
     *,
     vocab_size: int,
-    eot: int | None,
+    ends: Collection[int],
     max_new_tokens: int,
     seed: int,
     stop: Callable[[], bool],
@@ -185,7 +191,7 @@ def complete(
     """The new ids of one completion with the default sampling, for a model in training: it comes back in the mode that
     it was in, and no global random state is touched. It ends early once `stop`, asked before every token, says so."""
     ids: list[int] = []
-    steps = generate(model, prompt, Request(max_new_tokens, seed=seed), vocab_size=vocab_size, eot=eot)
+    steps = generate(model, prompt, Request(max_new_tokens, seed=seed), vocab_size=vocab_size, ends=ends)
     with contextlib.closing(steps):
         while not stop() and (rows := next(steps, None)):
             ids = rows[0].ids

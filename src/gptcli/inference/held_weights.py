@@ -42,8 +42,10 @@ def hold_weights(model: GPT, weights: str) -> None:
         assert isinstance(block, Block)
         for parent in (block.attention, block.mlp):
             for name, linear in list(parent.named_children()):
-                assert isinstance(linear, nn.Linear)
-                parent.add_module(name, Bf16Linear(linear) if weights == "bf16" else Int8Linear(linear, torch.bfloat16))
+                if isinstance(linear, nn.Linear):
+                    parent.add_module(
+                        name, Bf16Linear(linear) if weights == "bf16" else Int8Linear(linear, torch.bfloat16)
+                    )
     # GPT-2's logits lie between -30 and -100, where bf16 has steps of 1/8 to 1/2: the head never computes in it.
     if weights == "int8":
         head = Int8Linear(model.head, torch.float32)

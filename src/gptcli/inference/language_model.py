@@ -91,18 +91,27 @@ class LanguageModel:
     """A model ready for use, as `load` returns it.
 
     `model` is the network: ids (B, T) to logits (B, T, V) in fp32. `tokenizer` is None where the model takes ids only.
-    `eot` is the end-of-text id, which begins documents; `vocab_size` the real vocabulary, without padding. `folder` is
-    where the model was read from, `notes` what its user should be told, one line each.
+    `ends` are the ids that end a text, `eot` the first of them, which also begins documents unless `prefix` tells the
+    ids that do: what the model's own tokenizer puts before every text. `vocab_size` is the real vocabulary, without
+    padding. `folder` is where the model was read from, `notes` what its user should be told, one line each.
     """
 
     def __init__(
-        self, model: GPT, tokenizer: Tokenizer | None, eot: int | None, folder: Path, notes: Sequence[str] = ()
+        self,
+        model: GPT,
+        tokenizer: Tokenizer | None,
+        ends: Sequence[int],
+        folder: Path,
+        notes: Sequence[str] = (),
+        prefix: Sequence[int] = (),
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         rows = model.config.vocab_size
         self.vocab_size = min(tokenizer.vocab_size, rows) if tokenizer else rows
-        self.eot = eot if eot is not None and eot < self.vocab_size else None
+        self.ends = frozenset(end for end in ends if end < self.vocab_size)
+        self.eot = next((end for end in ends if end < self.vocab_size), None)
+        self.prefix = list(prefix)
         self.folder, self.notes = folder, list(notes)
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Completion:
@@ -127,7 +136,7 @@ class LanguageModel:
             self.prompt_ids(prompt),
             _request(**options),
             vocab_size=self.vocab_size,
-            eot=self.eot,
+            ends=self.ends,
             num_samples=num_samples,
         )
         return [self.completion(row) for row in rows]
@@ -135,7 +144,7 @@ class LanguageModel:
     def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> TextStream:
         """`generate`, piece by piece: iterate over the result for text, then take its `.completion`."""
         ids = self.prompt_ids(prompt)
-        steps = generate(self.model, ids, _request(**options), vocab_size=self.vocab_size, eot=self.eot)
+        steps = generate(self.model, ids, _request(**options), vocab_size=self.vocab_size, ends=self.ends)
         return TextStream(self, steps)
 
     @torch.inference_mode()
@@ -146,20 +155,23 @@ class LanguageModel:
         the scores of its ids. Raises UserError as `generate` does, and where no end-of-text token is known.
         """
         ids = self._ids(text)
-        stream = [self._start(), *ids]
+        start = self._start()
+        stream = [*start, *ids]
         context = self.model.config.context_length
         tensor = torch.tensor(stream, device=self.model.device)
         logprobs: list[float] = []
-        for start, run in groupby(range(1, len(stream)), key=lambda n: window_start(n, context)):
+        for first, run in groupby(range(len(start), len(stream)), key=lambda n: window_start(n, context)):
             ends = list(run)
-            hidden = self.model.hidden(tensor[None, start : ends[-1]])[0, ends[0] - 1 - start :]  # (N, C)
+            hidden = self.model.hidden(tensor[None, first : ends[-1]])[0, ends[0] - 1 - first :]  # (N, C)
             targets = tensor[ends[0] : ends[-1] + 1]
             logprobs += target_logprobs(self.model, hidden, targets, self.vocab_size).tolist()
         return Score(ids, logprobs)
 
     def prompt_ids(self, prompt: str | Sequence[int]) -> list[int]:
-        """The ids that a completion of `prompt` starts from; if empty the end-of-text token, which begins documents."""
-        return self._ids(prompt) or [self._start()]
+        """The ids that a completion of `prompt` starts from: those that begin documents if it is empty, else its own,
+        after the model's `prefix` if it is a text."""
+        ids = self._ids(prompt)
+        return [*(self.prefix if isinstance(prompt, str) else ()), *ids] if ids else self._start()
 
     def read_from(self, ids: Sequence[int]) -> int:
         """How many of a prompt's `ids` stand before those that the completion goes on from: more than fit into the
@@ -198,13 +210,15 @@ class LanguageModel:
             )
         return ids
 
-    def _start(self) -> int:
+    def _start(self) -> list[int]:
+        if self.prefix:
+            return self.prefix
         if self.eot is None:
             raise UserError(
                 f"The model in {self.folder} names no end-of-text token, which a document begins with.",
                 "Give a prompt to go on from.",
             )
-        return self.eot
+        return [self.eot]
 
 
 def _shown(value: object) -> str:

@@ -12,26 +12,29 @@ from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import read_config, read_model
 from gptcli.model.locate import locate_model
 from gptcli.tokenizer import Tokenizer
-from gptcli.tokenizer_files import read_tokenizer
+from gptcli.tokenizer_files import read_prefix, read_tokenizer
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model's folder tells without its weights: the shape, the tokenizer (None: ids only), the end-of-text id,
-    and what the user should be told."""
+    """What a model's folder tells without its weights: the shape, the tokenizer (None: ids only), the end-of-text ids,
+    of which the first begins documents too, the ids that go before every text, and what the user should be told."""
 
     folder: Path
     config: GPTConfig
     tokenizer: Tokenizer | None
-    eot: int | None
+    ends: tuple[int, ...]
+    prefix: tuple[int, ...]
     notes: list[str]
 
 
 def read_facts(folder: Path) -> ModelFacts:
     """Read a folder's configuration and tokenizer. Raises UserError where they are missing or damaged."""
-    config, eot = read_config(folder)
+    config, ends = read_config(folder)
     tokenizer, note = read_tokenizer(folder, config.vocab_size)
-    return ModelFacts(folder, config, tokenizer, tokenizer.eot if tokenizer else eot, [note] if note else [])
+    if tokenizer:
+        ends = tuple(dict.fromkeys((tokenizer.eot, *ends)))
+    return ModelFacts(folder, config, tokenizer, ends, read_prefix(folder), [note] if note else [])
 
 
 def load(model: str | Path | None = None, weights: str = "fp32", device: str = "auto") -> LanguageModel:
@@ -48,4 +51,6 @@ def load(model: str | Path | None = None, weights: str = "fp32", device: str = "
     facts = read_facts(locate_model(None if model is None else str(model), notes))
     network = read_model(facts.folder)
     hold_weights(network, held_as)
-    return LanguageModel(network.to(on), facts.tokenizer, facts.eot, facts.folder, [*notes, *facts.notes])
+    return LanguageModel(
+        network.to(on), facts.tokenizer, facts.ends, facts.folder, [*notes, *facts.notes], facts.prefix
+    )

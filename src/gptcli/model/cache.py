@@ -9,13 +9,13 @@ from gptcli.model.config import GPTConfig
 
 
 class LayerCache:
-    """Keys and values of one layer, (B, H, context, D) each, of which the first `length` positions are filled."""
+    """Keys and values of one layer, (B, K, context, D) each, of which the first `length` positions are filled."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values, self.length = keys, values, 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new positions, (B, H, T, D) each; returns all that are stored, (B, H, length, D) each."""
+        """Store T new positions, (B, K, T, D) each; returns all that are stored, (B, K, length, D) each."""
         end = self.length + k.shape[2]
         assert end <= self.keys.shape[2], "the cache is full"
         self.keys[:, :, self.length : end] = k
@@ -28,7 +28,7 @@ class KVCache:
     """The caches of all layers for `batch` sequences of equal length, at most the model's context length."""
 
     def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layers, 2, batch, config.n_heads, config.context_length, config.head_dim)
+        shape = (config.n_layers, 2, batch, config.n_kv_heads, config.context_length, config.head_dim)
         memory = torch.zeros(shape, device=device, dtype=dtype)
         self.layers = [LayerCache(keys, values) for keys, values in memory.unbind(0)]
 

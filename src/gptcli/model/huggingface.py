@@ -1,7 +1,7 @@
 """The network in Hugging Face's names and layout, there and back, exact to the bit.
 
-A checkpoint is written as `transformers` writes a `GPT2LMHeadModel`: `config.json`, `generation_config.json` and
-`model.safetensors`. GPT-2's linear layers are stored transposed there (`Conv1D`, (in, out)), ours are (out, in).
+A checkpoint is written as `transformers` writes the architecture that the network is of (`formats/`): `config.json`,
+`generation_config.json` and `model.safetensors`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from torch import Tensor
 
 from gptcli.errors import Fault, UserError
 from gptcli.model.config import GPTConfig
+from gptcli.model.formats import FORMATS, format_of
+from gptcli.model.formats.format import Stored
+from gptcli.model.formats.gpt2 import MISSING_BIASES
 from gptcli.model.locate import damage_hint
-from gptcli.model.network import GPT, INIT_STD, LAYER_NORM_EPS
+from gptcli.model.network import GPT
 
 WEIGHTS, WEIGHTS_INDEX, CONFIG, GENERATION_CONFIG = (
     "model.safetensors",
@@ -29,73 +32,52 @@ WEIGHTS, WEIGHTS_INDEX, CONFIG, GENERATION_CONFIG = (
     "config.json",
     "generation_config.json",
 )
-MISSING_BIASES = "gptcli_missing_biases"  # key in config.json: these biases are zeros that our model does not have
-_BLOCK = {"norm1": "ln_1", "attention.qkv": "attn.c_attn", "attention.proj": "attn.c_proj",
-          "norm2": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}  # fmt: skip
-_TOP = {"token_embedding": "transformer.wte", "position_embedding": "transformer.wpe",
-        "final_norm": "transformer.ln_f", "head": "lm_head"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where one of our tensors lies in the format: its name, and whether as (in, out) where ours is (out, in)."""
-
-    ours: str
-    theirs: str
-    transposed: bool
 
 
 def stored_tensors(config: GPTConfig) -> Iterator[Stored]:
     """All tensors that the network has, but for the head where it is the token embedding."""
-    with torch.device("meta"):
-        names = GPT(config).state_dict().keys()
-    for ours, theirs in _modules(config):
-        for kind in ("weight", "bias"):
-            tied = ours == "head" and config.tie_embeddings
-            if f"{ours}.{kind}" in names and not tied:
-                transposed = kind == "weight" and ours.startswith("blocks.") and ".norm" not in ours
-                yield Stored(f"{ours}.{kind}", f"{theirs}.{kind}", transposed)
-
-
-def _modules(config: GPTConfig) -> Iterator[tuple[str, str]]:
-    """Our name and theirs for every module that has weights."""
-    yield from _TOP.items()
-    for i in range(config.n_layers):
-        for ours, theirs in _BLOCK.items():
-            yield f"blocks.{i}.{ours}", f"transformer.h.{i}.{theirs}"
+    for tensor in format_of(config).tensors(config):
+        if tensor.ours != "head.weight" or not config.tie_embeddings:
+            yield tensor
 
 
 def to_huggingface(config: GPTConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`weights` in our names (a `state_dict` of `GPT`) as fp32 tensors in theirs, in memory of their own on the CPU."""
     out: dict[str, Tensor] = {}
-    for tensor in stored_tensors(config):
-        weight = weights[tensor.ours].detach()
-        weight = weight.T if tensor.transposed else weight
-        out[tensor.theirs] = torch.empty(weight.shape).copy_(weight)
-    if not config.qkv_bias:
-        out |= {f"transformer.h.{i}.attn.c_attn.bias": torch.zeros(3 * config.emb_dim) for i in range(config.n_layers)}
-    return out
+    for stored in stored_tensors(config):
+        weight = weights[stored.ours].detach()
+        parts = torch.split(weight, list(stored.heights)) if stored.heights else (weight,)
+        for name, part in zip(stored.theirs, parts, strict=True):
+            part = part.T if stored.transposed else part
+            out[name] = torch.empty(part.shape).copy_(part)
+    return out | {name: torch.zeros(shape) for name, shape in format_of(config).zeros(config).items()}
 
 
 def from_huggingface(config: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The `state_dict` of a `GPT` from tensors in their names, with or without the prefix `transformer.`.
+    """The `state_dict` of a `GPT` from tensors in their names, with or without the format's prefix.
 
     Raises UserError naming every tensor that is missing or has another shape than `config` says.
     """
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
+    prefix = format_of(config).prefix
     found: dict[str, Tensor] = {}
     faults: list[Fault] = []
     for stored in stored_tensors(config):
-        tensor = tensors.get(stored.theirs, tensors.get(stored.theirs.removeprefix("transformer.")))
-        if tensor is None:
-            faults.append(Fault(f"The weights hold no tensor called {stored.theirs}."))
-            continue
-        tensor = tensor.T if stored.transposed else tensor
-        if tensor.shape != shapes[stored.ours]:
-            expected = tuple(shapes[stored.ours])
-            faults.append(Fault(f"{stored.theirs} has shape {tuple(tensor.shape)}, not {expected}."))
-        found[stored.ours] = tensor
+        shape = shapes[stored.ours]
+        parts = []
+        for name, height in zip(stored.theirs, stored.heights or (shape[0],), strict=True):
+            part = tensors.get(name, tensors.get(name.removeprefix(prefix)))
+            if part is None:
+                faults.append(Fault(f"The weights hold no tensor called {name}."))
+                continue
+            part = part.T if stored.transposed else part
+            expected = (height, *shape[1:])
+            if part.shape != expected:
+                faults.append(Fault(f"{name} has shape {tuple(part.shape)}, not {expected}."))
+            parts.append(part)
+        if not faults:
+            found[stored.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
     if faults:
         raise UserError(faults=faults)
     if config.tie_embeddings:
@@ -112,10 +94,7 @@ def write_model(folder: Path, model: GPT, eot: int | None) -> None:
 def write_tensors(folder: Path, config: GPTConfig, tensors: dict[str, Tensor], eot: int | None) -> None:
     """The same with weights that `to_huggingface` made."""
     save_tensors(tensors, folder / WEIGHTS)
-    described = describe(config, eot)
-    if not config.qkv_bias:
-        described[MISSING_BIASES] = ["attn.c_attn"]
-    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(describe(config, eot), indent=2) + "\n", encoding="utf-8")
     generation = {"bos_token_id": eot, "eos_token_id": eot, "pad_token_id": eot, "do_sample": True}
     (folder / GENERATION_CONFIG).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
@@ -129,75 +108,55 @@ def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 def describe(config: GPTConfig, eot: int | None) -> dict[str, Any]:
-    """The `config.json` of a GPT-2 with this shape, what the format would default written out."""
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context_length,
-        "n_ctx": config.context_length,
-        "n_embd": config.emb_dim,
-        "n_layer": config.n_layers,
-        "n_head": config.n_heads,
-        "n_inner": 4 * config.emb_dim,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": LAYER_NORM_EPS,
-        "initializer_range": INIT_STD,
-        "resid_pdrop": config.drop_rate,
-        "embd_pdrop": config.drop_rate,
-        "attn_pdrop": config.drop_rate,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "reorder_and_upcast_attn": False,
-        "tie_word_embeddings": config.tie_embeddings,
-        "bos_token_id": eot,
-        "eos_token_id": eot,
-        "use_cache": True,
-        "dtype": "float32",
-    }
+    """The `config.json` of a network with this shape, what the format would default written out."""
+    shared = {"bos_token_id": eot, "eos_token_id": eot, "use_cache": True, "dtype": "float32"}
+    return format_of(config).describe(config) | shared
 
 
-def read_config(folder: Path) -> tuple[GPTConfig, int | None]:
-    """The shape and the end-of-text id that a folder's `config.json` tells, biases assumed where the format has them.
+def read_config(folder: Path) -> tuple[GPTConfig, tuple[int, ...]]:
+    """The shape and the end-of-text ids that a folder's files tell.
 
     Raises UserError for a missing or damaged file and for a network that this one can't express.
     """
-    try:
-        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config = GPTConfig(
-            vocab_size=told["vocab_size"],
-            emb_dim=told["n_embd"],
-            context_length=told["n_positions"],
-            n_layers=told["n_layer"],
-            n_heads=told["n_head"],
-            qkv_bias=True,
-            drop_rate=float(told.get("resid_pdrop", 0.1)),
-            tie_embeddings=bool(told.get("tie_word_embeddings", True)),
+    told = _read_json(folder / CONFIG)
+    kind = told.get("model_type")
+    if kind not in FORMATS:
+        known = [format.name for format in FORMATS.values()]
+        raise UserError(
+            f"{folder} holds a model of type '{kind or 'unknown'}'; "
+            f"{', '.join(known[:-1])} and {known[-1]} models can be read."
         )
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no {CONFIG}.", "Name a run, a checkpoint or a Hugging Face folder.") from error
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, KeyError) and told.get("model_type") != "gpt2":
-            kind = told.get("model_type", "unknown")
-            raise UserError(f"{folder} holds a model of type '{kind}'; GPT-2 models can be read.") from error
+    if "quantization_config" in told:
+        raise UserError(f"The weights in {folder} are quantised.", "Take the model's version in fp32, bf16 or fp16.")
+    try:
+        config = FORMATS[kind].read(told)
+    except KeyError as error:
+        raise UserError(f"{folder / CONFIG} is damaged: it has no {error.args[0]}.") from error
+    except (TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} is damaged: {error}.") from error
-    expected = {
-        "model_type": ("gpt2",),
-        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-        "n_inner": (None, 4 * config.emb_dim),
-        "layer_norm_epsilon": (LAYER_NORM_EPS,),
-        "scale_attn_weights": (True,),
-        "scale_attn_by_inverse_layer_idx": (False,),
-        "add_cross_attention": (False,),
-    }
-    faults = [
-        Fault(f"{folder / CONFIG}: {key} is {told[key]!r}; only {allowed[-1]!r} can be read.")
-        for key, allowed in expected.items()
-        if told.get(key, allowed[0]) not in allowed
-    ]
-    if faults:
-        raise UserError(faults=faults)
-    return config, told.get("eos_token_id")
+    generation = _read_json(folder / GENERATION_CONFIG) if (folder / GENERATION_CONFIG).exists() else {}
+    ends = [_ids(source.get("eos_token_id")) for source in (told, generation)]
+    return config, tuple(dict.fromkeys(end for of_source in ends for end in of_source))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(told, dict):
+            raise TypeError("it holds no object")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file.parent} holds no {file.name}.", "Name a run, a checkpoint or a Hugging Face folder."
+        ) from error
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"{file} is damaged: {error}.") from error
+    return told
+
+
+def _ids(told: object) -> list[int]:
+    """The ids that a key of a configuration names: none, one or several."""
+    several = told if isinstance(told, list) else [told]
+    return [number for number in several if isinstance(number, int)]
 
 
 def read_shape(folder: Path) -> GPTConfig:
@@ -206,12 +165,14 @@ def read_shape(folder: Path) -> GPTConfig:
     Raises UserError for files that are missing or damaged.
     """
     config, _ = read_config(folder)
-    told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if "attn.c_attn" not in told.get(MISSING_BIASES, []):
+    marked = _read_json(folder / CONFIG).get(MISSING_BIASES, [])
+    if not marked:
         return config
     # Our mark says that the model has no such biases; it holds while they are still zero.
-    biases = read_tensors(folder, lambda name: name.endswith("attn.c_attn.bias"))
-    return replace(config, qkv_bias=any(bool(bias.count_nonzero()) for bias in biases.values()))
+    biases = read_tensors(folder, lambda name: name.endswith(tuple(f"{module}.bias" for module in marked)))
+    alive = {name for name, bias in biases.items() if bool(bias.count_nonzero())}
+    of_qkv = {name for name in alive if name.endswith("attn.c_attn.bias")}
+    return replace(config, qkv_bias=config.qkv_bias or bool(of_qkv), bias=config.bias or bool(alive - of_qkv))
 
 
 def read_model(folder: Path, drop_rate: float | None = None) -> GPT:

@@ -1,11 +1,14 @@
-"""The network: GPT-2's decoder (Radford et al. 2019), top to bottom.
+"""The network: GPT-2's decoder (Radford et al. 2019) and today's (Llama, Touvron et al. 2023; Qwen3, Yang et al. 2025),
+top to bottom. They differ in the switches of `GPTConfig` only.
 
-B batch, T sequence length, C width (`emb_dim`), H heads, D head width, V vocabulary, S length of the cache.
+B batch, T sequence length, C width (`emb_dim`), H query heads, K key-value heads, D head width, F width inside the MLP,
+V vocabulary, S length of the cache.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,33 +16,50 @@ from torch.nn import functional as F
 
 from gptcli.model.cache import KVCache, LayerCache
 from gptcli.model.config import GPTConfig
+from gptcli.model.positions import Rotation, rotate, rotation
 
-LAYER_NORM_EPS = 1e-5  # GPT-2's, and torch's default
-INIT_STD = 0.02  # of all matrices and embeddings, as transformers and nanoGPT have it
+Init = Literal["gpt2", "zero"]
+INIT_STD = 0.02  # of all matrices and embeddings in GPT-2, as transformers and nanoGPT have it
+
+
+def _norm(config: GPTConfig, width: int) -> nn.LayerNorm | nn.RMSNorm:
+    """LayerNorm (Ba et al. 2016), or RMS norm, which neither centres nor shifts (Zhang and Sennrich 2019)."""
+    if config.norm == "rms":
+        return nn.RMSNorm(width, eps=config.norm_eps)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias)
 
 
 class Attention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017)."""
+    """Causal self-attention (Vaswani et al. 2017). K < H: several query heads share a key-value head (grouped queries,
+    Ainslie et al. 2023). Queries and keys may be normalised, which bounds the logits (Dehghani et al. 2023)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
+        self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.drop_rate = config.drop_rate
-        self.qkv = nn.Linear(config.emb_dim, 3 * config.emb_dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.emb_dim, config.emb_dim)
+        rows = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim
+        self.qkv = nn.Linear(config.emb_dim, rows, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.n_heads * config.head_dim, config.emb_dim, bias=config.bias)
+        self.q_norm = _norm(config, config.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = _norm(config, config.head_dim) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        B, T, C = x.shape
-        heads = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)  # (B, T, 3, H, D)
-        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D)
-        drop_rate = self.drop_rate if self.training else 0.0
+    def forward(self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None) -> Tensor:
+        B, T, _ = x.shape
+        H, K = self.n_heads, self.n_kv_heads
+        heads = self.qkv(x).view(B, T, H + 2 * K, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, D)
+        q, k, v = heads.split((H, K, K), dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if turn:
+            q, k = rotate(q, turn), rotate(k, turn)
+        grouped = H != K
         if cache is None:
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=True)
+            drop_rate = self.drop_rate if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=True, enable_gqa=grouped)
         else:
-            k, v = cache.append(k, v)  # (B, H, S, D): everything so far, the new T last
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=_causal_mask(T, k.shape[2], x.device))
-        y = y.transpose(1, 2).reshape(B, T, C)  # (B, T, C)
-        out: Tensor = self.proj(y)
+            k, v = cache.append(k, v)  # (B, K, S, D): everything so far, the new T last
+            mask = _causal_mask(T, k.shape[2], x.device)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        out: Tensor = self.proj(y.transpose(1, 2).reshape(B, T, H * self.head_dim))  # (B, T, C)
         return out
 
 
@@ -51,15 +71,29 @@ def _causal_mask(T: int, S: int, device: torch.device) -> Tensor | None:
 
 
 class MLP(nn.Module):
-    """Two layers with GELU in its tanh form between (Hendrycks and Gimpel 2016), four times as wide inside."""
+    """Up, GELU in its tanh form (Hendrycks and Gimpel 2016), and down."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.emb_dim, 4 * config.emb_dim)
-        self.down = nn.Linear(4 * config.emb_dim, config.emb_dim)
+        self.up = nn.Linear(config.emb_dim, config.mlp_dim, bias=config.bias)
+        self.down = nn.Linear(config.mlp_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))  # (B, T, C) → (B, T, 4C) → (B, T, C)
+        out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))  # (B, T, C) → (B, T, F) → (B, T, C)
+        return out
+
+
+class SwiGLU(nn.Module):
+    """An MLP that one half of its inner numbers opens and closes the other of (Shazeer 2020)."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.emb_dim, 2 * config.mlp_dim, bias=config.bias)
+        self.down = nn.Linear(config.mlp_dim, config.emb_dim, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.up(x).chunk(2, dim=-1)  # (B, T, F) each
+        out: Tensor = self.down(F.silu(gate) * up)  # (B, T, C)
         return out
 
 
@@ -68,14 +102,14 @@ class Block(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.emb_dim, eps=LAYER_NORM_EPS)
+        self.norm1 = _norm(config, config.emb_dim)
         self.attention = Attention(config)
-        self.norm2 = nn.LayerNorm(config.emb_dim, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(config)
+        self.norm2 = _norm(config, config.emb_dim)
+        self.mlp = SwiGLU(config) if config.mlp == "swiglu" else MLP(config)
         self.dropout = nn.Dropout(config.drop_rate)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), cache))
+    def forward(self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), turn, cache))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
 
@@ -87,20 +121,21 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
-        self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
+        if config.positions == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
         self.dropout = nn.Dropout(config.drop_rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.final_norm = nn.LayerNorm(config.emb_dim, eps=LAYER_NORM_EPS)
+        self.final_norm = _norm(config, config.emb_dim)
         self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight  # Press and Wolf 2017
         self.initialise()
 
     @classmethod
-    def create(cls, config: GPTConfig, seed: int) -> GPT:
+    def create(cls, config: GPTConfig, seed: int, init: Init = "gpt2") -> GPT:
         """A network with the initial weights of `seed`, on the CPU: the same ones whatever device it then goes to."""
         model = cls.allocate(config)
-        model.initialise(torch.Generator().manual_seed(seed))
+        model.initialise(torch.Generator().manual_seed(seed), init)
         return model
 
     @classmethod
@@ -126,29 +161,42 @@ class GPT(nn.Module):
                 f"a sequence of {start + ids.shape[1]} tokens; the model's context holds {self.config.context_length}"
             )
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
-        x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
+        x = self.token_embedding(ids)  # (B, T, C)
+        turn = None
+        if self.config.positions == "learned":
+            x = x + self.position_embedding(positions)
+        else:
+            turn = rotation(positions, self.config)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, cache.layers[i] if cache else None)
+            x = block(x, turn, cache.layers[i] if cache else None)
         out: Tensor = self.final_norm(x)
         return out
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator | None = None) -> None:
-        """GPT-2's initial weights: normal with deviation 0.02, biases zero; the two projections of a block that add to
-        the residual stream are scaled by 1/sqrt(2·n_layers), so that the stream's variance does not grow with depth."""
+    def initialise(self, generator: torch.Generator | None = None, init: Init = "gpt2") -> None:
+        """First weights, biases zero and norms as if absent.
+
+        "gpt2": normal with deviation 0.02; the two projections of a block that add to the residual stream are scaled by
+        1/sqrt(2·n_layers), so that the stream's variance does not grow with depth. "zero": these projections and the
+        head are zero (Goyal et al. 2017; Zhang, Dauphin and Ma 2019), so that every block begins as nothing; embeddings
+        have deviation 1 and other matrices 1/sqrt(in), so that all is of one size at any width.
+        """
         for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
+            if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
                 module.reset_parameters()
             if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=INIT_STD, generator=generator)
+                wide = 1.0 if isinstance(module, nn.Embedding) else module.in_features**-0.5
+                nn.init.normal_(module.weight, std=INIT_STD if init == "gpt2" else wide, generator=generator)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        scale = 1 / math.sqrt(2 * self.config.n_layers)
+        scale = 1 / math.sqrt(2 * self.config.n_layers) if init == "gpt2" else 0.0
         for block in self.blocks:
             assert isinstance(block, Block)
             block.attention.proj.weight.mul_(scale)
             block.mlp.down.weight.mul_(scale)
+        if init == "zero" and not self.config.tie_embeddings:  # a tied one has been drawn as a matrix by now
+            self.head.weight.zero_()
 
     def n_parameters(self) -> int:
         """Parameters, those shared by the embedding and the head counted once."""
@@ -157,4 +205,4 @@ class GPT(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.position_embedding.weight.device
+        return self.final_norm.weight.device

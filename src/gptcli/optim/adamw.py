@@ -1,24 +1,18 @@
-"""AdamW (Loshchilov and Hutter 2019) as GPT-2's successors use it: decay on matrices and embeddings only."""
+"""AdamW (Loshchilov and Hutter 2019), as torch has it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
 from torch.optim import AdamW
 
 EPS = 1e-8
 
 
-def make_adamw(model: nn.Module, *, betas: tuple[float, float], weight_decay: float, fused: bool) -> AdamW:
-    """An optimiser over the parameters of `model`, those with two dimensions decayed and the others not.
-
-    Its learning rate is set before every step. `fused` takes one kernel for all parameters in place of many.
-    """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float], fused: bool) -> AdamW:
+    """An optimiser over parameter groups, whose learning rates are set before every step. `fused` takes one kernel for
+    all parameters in place of many."""
     return AdamW(groups, lr=0.0, betas=betas, eps=EPS, fused=fused)
 
 

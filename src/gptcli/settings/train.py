@@ -37,6 +37,19 @@ class TrainSettings(CommandSettings):
         None, "Rows of the embedding. Default: the data's vocabulary, rounded up to a multiple of 128.", "Model", ge=1
     )
     drop_rate: float = option(0.0, "Dropout probability.", "Model", ge=0, lt=1)
+    n_kv_heads: Count | None = option(
+        None, "Key-value heads, each shared by as many of the heads. Default: one for every head.", "Model", ge=1
+    )
+    mlp_dim: Count | None = option(
+        None, "Width inside the MLP. Default: 4 times the width; 8/3 times with swiglu.", "Model", ge=1
+    )
+    positions: Literal["learned", "rotary"] = option(
+        "learned", "How a token's place is told: learned embeddings or rotary (RoPE).", "Model"
+    )
+    norm: Literal["layer", "rms"] = option("layer", "layer: LayerNorm; rms: RMS norm.", "Model")
+    mlp: Literal["gelu", "swiglu"] = option("gelu", "Activation of the MLP.", "Model")
+    qk_norm: bool = option(False, "Normalise queries and keys.", "Model")
+    bias: bool = option(True, "Biases, but for those of queries, keys and values.", "Model")
     qkv_bias: bool = option(False, "Biases in the query, key and value projections.", "Model")
     tie_embeddings: bool = option(True, "Share the token embedding with the output head.", "Model")
     init_from: Name | None = option(
@@ -54,10 +67,28 @@ class TrainSettings(CommandSettings):
     n_epochs: float | None = option(
         None, "Passes over the data; with --max-iters the shorter counts.", "Optimisation", gt=0
     )
+    optimizer: Literal["adamw", "muon"] = option(
+        "adamw", "What moves the weights; muon: the hidden matrices by Muon, the rest by AdamW.", "Optimisation"
+    )
+    init: Literal["gpt2", "zero"] = option(
+        "gpt2", "First weights: as GPT-2's, or with zero residual projections and head.", "Optimisation"
+    )
     max_lr: float = option(6e-4, "Learning rate after warm-up.", "Optimisation", gt=0)
+    embedding_lr: float | None = option(
+        None, "Learning rate of the embeddings after warm-up. Default: --max-lr.", "Optimisation", gt=0
+    )
+    head_lr: float | None = option(
+        None, "Learning rate of the output head after warm-up. Default: --max-lr.", "Optimisation", gt=0
+    )
     min_lr: float = option(6e-5, "Learning rate at the end.", "Optimisation", ge=0)
     warmup_iters: Count = option(
         715, "Steps of linear warm-up; a tenth of a run too short for the default.", "Optimisation", adapts=True, ge=0
+    )
+    schedule: Literal["cosine", "wsd"] = option(
+        "cosine", "After warm-up: down a cosine; or stable, then straight down (wsd).", "Optimisation"
+    )
+    decay_share: float = option(
+        0.6, "Part of the run after warm-up in which --schedule wsd goes down.", "Optimisation", gt=0, le=1
     )
     weight_decay: float = option(0.1, "Decay of matrices and embeddings.", "Optimisation", ge=0)
     beta1: float = option(0.9, "AdamW: decay of the mean of gradients.", "Optimisation", ge=0, lt=1)

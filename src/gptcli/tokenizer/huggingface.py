@@ -101,7 +101,10 @@ class LibraryVocabulary(Vocabulary):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
-        return self._text
+        """The file as it was, but that nothing is put before a text: our documents begin with the end of text."""
+        if not prefix_of(self._content):
+            return self._text
+        return json.dumps({**parse(self._text, self.name), "post_processor": None}, ensure_ascii=False)
 
     def recipe(self) -> tuple[Callable[..., Vocabulary], tuple[Any, ...]]:
         return LibraryVocabulary, (self.name, self._text, self.eot)
@@ -171,6 +174,21 @@ def end_of_text(content: Mapping[str, Any], tokens: Mapping[str, int], *neighbou
             return number
     specials = {token["content"] for token in content["added_tokens"] if token.get("special")}
     return next((tokens[name] for name in _FAMILIAR_ENDS if name in specials and name in tokens), None)
+
+
+def prefix_of(content: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids that a tokenizer.json puts before a text: a template's special tokens up to the text itself."""
+    processor = content.get("post_processor") or {}
+    templates = [
+        part for part in processor.get("processors") or [processor] if part.get("type") == "TemplateProcessing"
+    ]
+    ids: list[int] = []
+    for template in templates:
+        for piece in template["single"]:
+            if "Sequence" in piece:
+                break
+            ids += template["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+    return tuple(ids)
 
 
 def tokens_of(content: dict[str, Any], name: str) -> dict[str, int]:

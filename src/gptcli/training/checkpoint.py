@@ -7,6 +7,7 @@ a run takes the newest one whose checksums hold.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from contextlib import ExitStack
@@ -17,20 +18,21 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from torch.optim import Optimizer
 
 from gptcli.data.durable import sync_folder
 from gptcli.distributed.group import Group
 from gptcli.errors import Fault, UserError
 from gptcli.model.checksums import TRAINING, damage, seal
 from gptcli.model.config import GPTConfig
+from gptcli.model.formats import format_of
+from gptcli.model.formats.format import Stored
 from gptcli.model.huggingface import WEIGHTS, save_tensors, stored_tensors, to_huggingface, write_tensors
 from gptcli.model.locate import CHECKPOINTS, STATE, checkpoints_of, damage_hint, step_of
 from gptcli.model.network import GPT
+from gptcli.optim.optimizers import Optimizers
 from gptcli.tokenizer import Tokenizer
 from gptcli.tokenizer_files import write_tokenizer
 from gptcli.training.spikes import RecentSteps
-from gptcli.training.state import named_moments, named_weights, optimizer_steps, prepare_moments
 
 OPTIMIZER = f"{TRAINING}/optimizer.safetensors"
 DAMAGED = "damaged_"  # before the name of a checkpoint that was found so: it is kept, and never taken
@@ -76,18 +78,18 @@ class Snapshot:
 
 def size(config: GPTConfig, parameters: int) -> int:
     """Bytes of a checkpoint before there is one, at most."""
-    biases = 0 if config.qkv_bias else 3 * config.emb_dim * config.n_layers  # written as zeros
-    return (3 * parameters + biases) * 4 + _BESIDES
+    zeros = sum(math.prod(shape) for shape in format_of(config).zeros(config).values())
+    return (3 * parameters + zeros) * 4 + _BESIDES
 
 
-def snapshot(progress: Progress, model: GPT, optimizer: Optimizer, group: Group) -> Snapshot | None:
+def snapshot(progress: Progress, model: GPT, optimizers: Optimizers, group: Group) -> Snapshot | None:
     """Copy the state of the run. All processes call this; the first gets the copy, the others None."""
-    weights = group.gathered(named_weights(model))
-    moments = group.gathered(named_moments(model, optimizer))
+    weights = group.gathered(_weights(model))
+    moments = group.gathered(optimizers.moments())
     if weights is None or moments is None:
         return None
     copies = {name: torch.empty(tensor.shape).copy_(tensor) for name, tensor in moments.items()}
-    return Snapshot(progress, model.config, to_huggingface(model.config, weights), copies, optimizer_steps(optimizer))
+    return Snapshot(progress, model.config, to_huggingface(model.config, weights), copies, optimizers.updates())
 
 
 def write(run: Path, taken: Snapshot, tokenizer: Tokenizer | None) -> Path:
@@ -166,7 +168,7 @@ def read_progress(folder: Path) -> Progress:
         ) from error
 
 
-def restore(folder: Path | None, model: GPT, optimizer: Optimizer, group: Group) -> None:
+def restore(folder: Path | None, model: GPT, optimizers: Optimizers, group: Group) -> None:
     """Put weights and optimiser state back, exact to the bit. All processes call this; the first one has the `folder`,
     the others None, since a machine of its own may not see it.
 
@@ -176,17 +178,28 @@ def restore(folder: Path | None, model: GPT, optimizer: Optimizer, group: Group)
         with ExitStack() as stack:
             weights = stack.enter_context(_opened(folder / WEIGHTS)) if folder else None
             moments = stack.enter_context(_opened(folder / OPTIMIZER)) if folder else None
-            targets = named_weights(model)
+            targets = _weights(model)
             for stored in stored_tensors(model.config):
-                tensor = weights.get_tensor(stored.theirs) if weights else None
-                group.put(targets[stored.ours], tensor.T if stored.transposed and tensor is not None else tensor)
-            steps = group.on_main(lambda: _optimizer_steps(folder))
-            if steps:
-                prepare_moments(optimizer, steps)
-                for name, target in named_moments(model, optimizer).items():
+                group.put(targets[stored.ours], _stored(weights, stored) if weights else None)
+            updates = group.on_main(lambda: _optimizer_steps(folder))
+            if updates:
+                optimizers.prepare_moments(updates)
+                for name, target in optimizers.moments().items():
                     group.put(target, moments.get_tensor(name) if moments else None)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder} can't be read: {error}.", damage_hint(folder) if folder else "") from error
+
+
+def _weights(model: GPT) -> dict[str, Tensor]:
+    """The live weights by our names, those that the embedding and the head share once."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _stored(file: Any, stored: Stored) -> Tensor:
+    """One of our tensors, put together from its parts in an opened file."""
+    parts = [file.get_tensor(name) for name in stored.theirs]
+    tensor: Tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return tensor.T if stored.transposed else tensor
 
 
 def _opened(file: Path) -> Any:

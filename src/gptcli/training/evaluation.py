@@ -96,7 +96,7 @@ class Evaluator:
                     prompt_ids,
                     vocab_size=tokenizer.vocab_size,
                     # All processes of a sharded model complete the prompt, and none may be done before the others.
-                    eot=None if group.is_sharded else tokenizer.eot,
+                    ends=() if group.is_sharded else (tokenizer.eot,),
                     max_new_tokens=SAMPLE_TOKENS,
                     seed=self.setup.settings.seed + step,
                     stop=turns.stopped,

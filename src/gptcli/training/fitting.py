@@ -70,8 +70,8 @@ def measure(
         if number > WARM_STEPS:
             seconds.append(time.monotonic() - began)
     save = _seconds(lambda: _save(setup, trainee))
-    trainee.optimizer.zero_grad(set_to_none=True)
-    trainee.optimizer.state.clear()
+    trainee.optimizers.zero_grad()
+    trainee.optimizers.forget()
     costs = (
         statistics.median(seconds),
         _seconds(evaluator.validation_loss),
@@ -103,7 +103,7 @@ def _save(setup: Setup, trainee: Trainee) -> None:
     """Write a checkpoint as the run will, and remove it."""
     run = Path(setup.settings.log_dir)
     progress = Progress(0, setup.settings.seed, 0.0, True, False, None, None, RecentSteps(), {})
-    taken = checkpoint.snapshot(progress, trainee.model, trainee.optimizer, trainee.group)
+    taken = checkpoint.snapshot(progress, trainee.model, trainee.optimizers, trainee.group)
     if taken is not None:
         checkpoint.remove(checkpoint.write(run, taken, setup.tokenizer))
 

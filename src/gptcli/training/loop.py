@@ -12,7 +12,7 @@ import torch
 
 from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
-from gptcli.optim.schedules import warmup_cosine
+from gptcli.optim.schedules import learning_rate
 from gptcli.training import checkpoint, saver
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator
@@ -109,12 +109,14 @@ class Loop:
     def _take_step(self) -> bool:
         """One optimiser step and its line; False when it was stopped before the weights were touched."""
         settings, began = self.setup.settings, time.monotonic()
-        lr = warmup_cosine(
+        lr = learning_rate(
             self._step,
             steps=self.setup.steps,
             warmup=self.setup.warmup,
             max_lr=settings.max_lr,
             min_lr=settings.min_lr,
+            schedule=settings.schedule,
+            decay_share=settings.decay_share,
         )
         limits = self._recent.limits(settings.spike_zscore if settings.on_spike == "skip" else None)
         stop = lambda: bool(self.stop)  # noqa: E731
@@ -227,7 +229,7 @@ class Loop:
             return  # a stop just after a save
         self._saved_as = progress
         take: Callable[[], checkpoint.Snapshot | None] = lambda: checkpoint.snapshot(  # noqa: E731
-            progress, self.trainee.model, self.trainee.optimizer, group
+            progress, self.trainee.model, self.trainee.optimizers, group
         )
         if self.saver:
             self.saver.save(take, began)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,6 +18,10 @@ from gptcli.errors import UserError
 from gptcli.optim.adamw import has_fused
 from gptcli.settings import TrainSettings
 
+_MATMUL_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_AT_ONCE = 4  # products between two looks at the clock
+_CLEARLY = 1.25  # times as fast
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -27,6 +33,7 @@ class Numerics:
     compile: bool
     fused_adamw: bool
     threads: int
+    muon_precision: str = ""  # "fp32" or "bf16", whichever measures faster; empty where there is no Muon
 
     def apply(self) -> None:
         """Set the process-wide switches of torch."""
@@ -87,6 +94,32 @@ def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettin
     return kept, [
         f"Since the last call: {'; '.join(changes)}. Results may differ in the last digits."
     ] if changes else []
+
+
+def fastest_matmul(device: torch.device) -> str:
+    """ "bf16" where matrix products of a hidden matrix' size are clearly faster in it than in fp32, else "fp32"."""
+    if device.type == "cuda":
+        return precision_of(device)
+    speeds = {name: matmul_speed(device, dtype, 512, 0.05) for name, dtype in _MATMUL_DTYPES.items()}
+    fp32, bf16 = speeds["fp32"], speeds["bf16"]
+    return "bf16" if fp32 and bf16 and bf16 > _CLEARLY * fp32 else "fp32"
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype, size: int, seconds: float) -> float | None:
+    """FLOP/s of a product of two square matrices at its best within `seconds`, None where the device can't do it."""
+    best, began = math.inf, time.perf_counter()
+    try:
+        matrix = torch.randn(size, size, device=device).to(dtype)
+        float((matrix @ matrix)[0, 0])
+        while time.perf_counter() - began < seconds:
+            start = time.perf_counter()
+            for _ in range(_AT_ONCE):
+                product = matrix @ matrix
+            float(product[0, 0])  # read, so that the device is done
+            best = min(best, (time.perf_counter() - start) / _AT_ONCE)
+    except RuntimeError:
+        return None
+    return 2 * size**3 / best
 
 
 def precision_of(device: torch.device) -> str:

@@ -18,9 +18,10 @@ from gptcli.distributed.meeting import meet
 from gptcli.distributed.orphans import ending_with
 from gptcli.distributed.runtime import detect, launcher, resolve_device
 from gptcli.errors import ToldElsewhereError, UsageError, UserError
+from gptcli.model.config import stacked
 from gptcli.model.huggingface import read_model
 from gptcli.model.network import GPT
-from gptcli.optim.adamw import make_adamw
+from gptcli.optim.optimizers import Optimizers, Rates, make_adamw, make_muon
 from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint, fitting, numerics, record
 from gptcli.training.checkpoint import Progress
@@ -206,6 +207,9 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
     if found.progress:
         choices, changes = numerics.keep(choices, found.progress.numerics, settings)
         notes += changes
+    if settings.optimizer == "muon":
+        fastest = group.on_main(lambda: numerics.fastest_matmul(device))
+        choices = replace(choices, muon_precision=choices.muon_precision or fastest)
     choices.apply()
     try:
         if found.progress:
@@ -213,21 +217,32 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
         elif setup.init_from:
             model = read_model(setup.init_from, settings.drop_rate)
         else:
-            model = GPT.create(setup.config, settings.seed)
+            model = GPT.create(setup.config, settings.seed, settings.init)
         model.train()
         low_precision = torch.bfloat16 if choices.precision == "bf16" else None
         wrapped = group.spread(model, model.blocks, settings.shard, low_precision, choices.compile)
-        optimizer = make_adamw(
-            model,
-            betas=(settings.beta1, settings.beta2),
-            weight_decay=settings.weight_decay,
-            fused=choices.fused_adamw,
-        )
+        optimizers = _optimizers(setup, model, choices)
         if found.progress:
-            checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizer, group)
+            checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizers, group)
     except UserError as error:
         raise group.told_once(error) from error
-    return Trainee(model, wrapped, optimizer, group, choices), notes
+    return Trainee(model, wrapped, optimizers, group, choices), notes
+
+
+def _optimizers(setup: Setup, model: GPT, choices: numerics.Numerics) -> Optimizers:
+    settings = setup.settings
+    rates = Rates(settings.embedding_lr or settings.max_lr, settings.head_lr or settings.max_lr, settings.max_lr)
+    make = make_adamw
+    if settings.optimizer == "muon":
+        dtype = torch.bfloat16 if choices.muon_precision == "bf16" else torch.float32
+        make = partial(make_muon, heights=stacked(setup.config), dtype=dtype)
+    return make(
+        model,
+        rates,
+        betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=choices.fused_adamw,
+    )
 
 
 def _is_finished(progress: Progress, setup: Setup) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from gptcli.data.order import n_windows
@@ -11,6 +11,7 @@ from gptcli.distributed.launch import check_launched, check_nodes, check_process
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
 from gptcli.errors import Errors, Fault, UsageError, nearest, raise_if
 from gptcli.model.config import GPTConfig, padded_vocabulary
+from gptcli.model.formats import format_of
 from gptcli.model.huggingface import read_shape
 from gptcli.model.locate import locate_model, newest_whole
 from gptcli.settings import TrainSettings, data_folder
@@ -194,11 +195,19 @@ def _model(
         context_length=settings.context_length,
         n_layers=settings.n_layers,
         n_heads=settings.n_heads,
+        n_kv_heads=settings.n_kv_heads or 0,
+        mlp_dim=settings.mlp_dim or 0,
+        positions=settings.positions,
+        norm=settings.norm,
+        mlp=settings.mlp,
+        qk_norm=settings.qk_norm,
+        bias=settings.bias,
         qkv_bias=settings.qkv_bias,
         drop_rate=settings.drop_rate,
         tie_embeddings=settings.tie_embeddings,
     )
     if settings.init_from is None:
+        format_of(asked)
         return asked, None
     # Once the run has a checkpoint the weights that it began with are not needed, and may be gone.
     own = None if settings.fresh else newest_whole(Path(settings.log_dir))
@@ -212,8 +221,8 @@ def _model(
                 f"Tokenize the text with --tokenizer-model {theirs.name if theirs.is_packaged else folder}.",
             )
         )
-    shape = ("vocab_size", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "tie_embeddings")
-    for name in shape:
+    options = TrainSettings.model_fields.keys() - {"drop_rate"}
+    for name in (field.name for field in fields(GPTConfig) if field.name in options):
         given, is_so = getattr(settings, name), getattr(config, name)
         if name in settings.model_fields_set and given is not None and given != is_so:
             option = "--" + name.replace("_", "-")

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from gptcli.data.batches import WindowReader
 from gptcli.data.order import Indices, samples_of, window_of
 from gptcli.distributed.group import Group
 from gptcli.model.loss import cross_entropy
 from gptcli.model.network import GPT
+from gptcli.optim.optimizers import Optimizers
 from gptcli.training.numerics import Numerics
 
 
@@ -58,7 +58,7 @@ class Trainee:
 
     model: GPT
     wrapped: nn.Module
-    optimizer: Optimizer
+    optimizers: Optimizers
     group: Group
     numerics: Numerics
 
@@ -89,11 +89,11 @@ def take_step(
     rank, world_size = group.ranks.rank, group.ranks.world_size
     accumulation = batches.windows_per_step // (batches.n_batches * world_size)
     seed_step(batches.seed, step, rank)
-    trainee.optimizer.zero_grad(set_to_none=True)
+    trainee.optimizers.zero_grad()
     losses = torch.zeros(accumulation, device=device)
     for micro in range(accumulation):
         if group.any(stop()):
-            trainee.optimizer.zero_grad(set_to_none=True)
+            trainee.optimizers.zero_grad()
             return None
         x, y = (part.to(device) for part in batches.micro_batch(step, micro, rank, world_size))
         with group.accumulating(trainee.wrapped, last=micro == accumulation - 1):
@@ -108,21 +108,5 @@ def take_step(
     loss, grad_norm = group.sum(torch.stack((losses.sum(), grad_norm))).div_(world_size)
     good = loss.isfinite() & grad_norm.isfinite() & (loss <= limits[0]) & (grad_norm <= limits[1])
     left_out = (~good).float()
-    _update(trainee.optimizer, lr, left_out)
+    trainee.optimizers.step(lr, left_out)
     return StepResult(torch.stack((loss, grad_norm, left_out)), losses * accumulation)
-
-
-def _update(optimizer: Optimizer, lr: float, left_out: Tensor) -> None:
-    """Move the weights, unless `left_out` is 1: where the kernel can ask that itself nobody waits for the device, as
-    torch's GradScaler has it."""
-    for parameters in optimizer.param_groups:
-        parameters["lr"] = lr
-    if not optimizer.defaults.get("fused"):
-        if not left_out.item():
-            optimizer.step()
-        return
-    optimizer.grad_scale, optimizer.found_inf = None, left_out  # type: ignore[attr-defined]
-    try:
-        optimizer.step()
-    finally:
-        del optimizer.grad_scale, optimizer.found_inf  # type: ignore[attr-defined]
