@@ -160,7 +160,11 @@ def test_all_faults_of_a_call_are_told_at_once_each_with_its_mend(
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["train", "--lr", "3"], "There is no option --lr.", "Did you mean --max-lr or --embedding-lr or --head-lr or --min-lr?"),
+        (
+            ["train", "--lr", "3"],
+            "There is no option --lr.",
+            "Did you mean --max-lr or --embedding-lr or --head-lr or --min-lr?",
+        ),
         (["train", "--xyzzy"], "There is no option --xyzzy.", "--help lists the options."),
         (["train", "--compile", "false"], "--compile: 'false' is not one of auto, on, off.", "Did you mean 'off'?"),
         (["train", "max-lr=3"], "There is one word too many: 'max-lr=3'.", "Did you mean --max-lr?"),

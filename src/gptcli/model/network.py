@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from gptcli.model.cache import KVCache, LayerCache
 from gptcli.model.config import GPTConfig
+from gptcli.model.documents import Documents, attention_within
 from gptcli.model.positions import Rotation, rotate, rotation
 
 Init = Literal["gpt2", "zero"]
@@ -43,7 +44,9 @@ class Attention(nn.Module):
         self.q_norm = _norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = _norm(config, config.head_dim) if config.qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None, documents: Documents | None = None
+    ) -> Tensor:
         B, T, _ = x.shape
         H, K = self.n_heads, self.n_kv_heads
         heads = self.qkv(x).view(B, T, H + 2 * K, self.head_dim).transpose(1, 2)  # (B, H + 2K, T, D)
@@ -52,8 +55,10 @@ class Attention(nn.Module):
         if turn:
             q, k = rotate(q, turn), rotate(k, turn)
         grouped = H != K
-        if cache is None:
-            drop_rate = self.drop_rate if self.training else 0.0
+        drop_rate = self.drop_rate if self.training else 0.0
+        if documents:
+            y = attention_within(q, k, v, documents, drop_rate, grouped)
+        elif cache is None:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=True, enable_gqa=grouped)
         else:
             k, v = cache.append(k, v)  # (B, K, S, D): everything so far, the new T last
@@ -108,8 +113,10 @@ class Block(nn.Module):
         self.mlp = SwiGLU(config) if config.mlp == "swiglu" else MLP(config)
         self.dropout = nn.Dropout(config.drop_rate)
 
-    def forward(self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm1(x), turn, cache))
+    def forward(
+        self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None, documents: Documents | None = None
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm1(x), turn, cache, documents))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
         return out
 
@@ -148,12 +155,13 @@ class GPT(nn.Module):
             model.head.weight = model.token_embedding.weight
         return model
 
-    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of `ids` (B, T). With a cache, `ids` go on from what it holds."""
-        logits: Tensor = self.head(self.hidden(ids, cache))
+    def forward(self, ids: Tensor, cache: KVCache | None = None, documents: Documents | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of `ids` (B, T). With a cache, `ids` go on from what it holds; with
+        `documents`, which are those in `ids`, no token knows of others than its own."""
+        logits: Tensor = self.head(self.hidden(ids, cache, documents))
         return logits
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: KVCache | None = None, documents: Documents | None = None) -> Tensor:
         """What the head reads: the final, normalised hidden states (B, T, C). Raises ValueError past the context."""
         start = cache.length if cache else 0
         if start + ids.shape[1] > self.config.context_length:
@@ -164,12 +172,12 @@ class GPT(nn.Module):
         x = self.token_embedding(ids)  # (B, T, C)
         turn = None
         if self.config.positions == "learned":
-            x = x + self.position_embedding(positions)
+            x = x + self.position_embedding(documents.positions if documents else positions)
         else:
             turn = rotation(positions, self.config)
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, turn, cache.layers[i] if cache else None)
+            x = block(x, turn, cache.layers[i] if cache else None, documents)
         out: Tensor = self.final_norm(x)
         return out
 

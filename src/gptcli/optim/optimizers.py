@@ -17,15 +17,15 @@ from gptcli.optim.muon import Matrix, Muon
 @dataclass(frozen=True)
 class Rates:
     """Learning rates at the top of the schedule: of embeddings, of the output head (also where it is the token
-    embedding), and of all else."""
+    embedding) with norms and biases, and of all else."""
 
     embedding: float
     head: float
     rest: float
 
-    def of(self, name: str, tied: bool) -> float:
+    def of(self, name: str, parameter: nn.Parameter, tied: bool) -> float:
         """That of a parameter by its name."""
-        if name == "head.weight" or (tied and name == "token_embedding.weight"):
+        if parameter.dim() < 2 or name == "head.weight" or (tied and name == "token_embedding.weight"):
             return self.head
         return self.embedding if name.endswith("embedding.weight") else self.rest
 
@@ -106,7 +106,7 @@ def _kinds(optimizer: Optimizer) -> tuple[str, ...]:
 def _groups(model: nn.Module, chosen: Mapping[str, nn.Parameter], rates: Rates, decay: float) -> list[dict[str, Any]]:
     """The `chosen` parameters in groups of one learning rate."""
     tied = "head.weight" not in dict(model.named_parameters())
-    scales = {name: rates.of(name, tied) / rates.rest for name in chosen}
+    scales = {name: rates.of(name, chosen[name], tied) / rates.rest for name in chosen}
     return [
         {"params": [chosen[name] for name in chosen if scales[name] == scale], "weight_decay": decay, "scale": scale}
         for scale in dict.fromkeys(scales.values())

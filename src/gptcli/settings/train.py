@@ -58,6 +58,7 @@ class TrainSettings(CommandSettings):
 
     data_root: Name = option("edu_fineweb10B", "Folder of token shards; a bare name lies under ./data.", "Data")
     n_tokens: Count | None = option(None, "Tokens of one sequence. Default: the context length.", "Data", ge=1)
+    document_mask: bool = option(False, "Keep attention within a document, in training and validation.", "Data")
     n_batches: Count = option(16, "Sequences in the micro-batch of one process.", "Data", ge=1)
     total_batch_size: Count = option(524_288, "Tokens of one step, over all processes.", "Data", ge=1)
 
@@ -78,7 +79,10 @@ class TrainSettings(CommandSettings):
         None, "Learning rate of the embeddings after warm-up. Default: --max-lr.", "Optimisation", gt=0
     )
     head_lr: float | None = option(
-        None, "Learning rate of the output head after warm-up. Default: --max-lr.", "Optimisation", gt=0
+        None,
+        "Learning rate of the output head, norms and biases after warm-up. Default: --max-lr.",
+        "Optimisation",
+        gt=0,
     )
     min_lr: float = option(6e-5, "Learning rate at the end.", "Optimisation", ge=0)
     warmup_iters: Count = option(

@@ -54,8 +54,9 @@ class Evaluator:
                     continue
                 x, y = reader.read(mine if len(mine) else np.arange(1))  # all take part in a pass of a sharded model
                 targets = torch.from_numpy(y).to(group.device)
+                ids = torch.from_numpy(x).to(group.device)
                 with self.trainee.numerics.autocast(group.device):
-                    logits = self.trainee.model(torch.from_numpy(x).to(group.device))
+                    logits = self.trainee.model(ids, documents=self.trainee.documents(ids))
                 if len(mine):
                     total += cross_entropy(logits, targets, reduction="sum").item()
                     tokens += targets.numel()

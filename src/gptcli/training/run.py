@@ -226,7 +226,7 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
             checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizers, group)
     except UserError as error:
         raise group.told_once(error) from error
-    return Trainee(model, wrapped, optimizers, group, choices), notes
+    return Trainee(model, wrapped, optimizers, group, choices, setup.masked_eot), notes
 
 
 def _optimizers(setup: Setup, model: GPT, choices: numerics.Numerics) -> Optimizers:

@@ -47,6 +47,11 @@ class Setup:
         """Tokens of one optimiser step, over all processes."""
         return self.windows_per_step * self.length
 
+    @property
+    def masked_eot(self) -> int | None:
+        """The end-of-text id where attention is kept within documents, which begin with it."""
+        return self.tokenizer.eot if self.tokenizer and self.settings.document_mask else None
+
     def accumulation(self, world_size: int) -> int:
         """Micro-batches that each of `world_size` processes adds up in a step."""
         return self.windows_per_step // (self.settings.n_batches * world_size)
@@ -87,6 +92,11 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     errors.raise_all()
     assert shards is not None
     assert config is not None
+    if settings.document_mask and tokenizer is None:
+        raise UsageError(
+            f"--document-mask: {shards.folder} does not tell which token begins a document.",
+            "Tokenize the text with gpt tokenize, which does.",
+        )
     length = settings.n_tokens or config.context_length
     windows_per_step = settings.total_batch_size // length
     train_windows = n_windows(len(shards.split("train")), length)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gptcli.data.batches import WindowReader
 from gptcli.data.order import Indices, samples_of, window_of
 from gptcli.distributed.group import Group
+from gptcli.model.documents import Documents, find_documents
 from gptcli.model.loss import cross_entropy
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Optimizers
@@ -61,6 +62,14 @@ class Trainee:
     optimizers: Optimizers
     group: Group
     numerics: Numerics
+    masked_eot: int | None = None  # where attention is kept within documents: the id that each begins with
+
+    def documents(self, ids: Tensor) -> Documents | None:
+        """The documents in a batch of ids (B, T), where attention is kept within them."""
+        if self.masked_eot is None:
+            return None
+        blocks = ids.device.type == "cuda" and not self.model.config.drop_rate
+        return find_documents(ids, self.masked_eot, blocks=blocks)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -98,7 +107,7 @@ def take_step(
         x, y = (part.to(device) for part in batches.micro_batch(step, micro, rank, world_size))
         with group.accumulating(trainee.wrapped, last=micro == accumulation - 1):
             with trainee.numerics.autocast(device):
-                logits = trainee.wrapped(x)
+                logits = trainee.wrapped(x, documents=trainee.documents(x))
             # All micro-batches are of one size, so the mean of their means is the mean over the step's tokens.
             loss = cross_entropy(logits, y) / accumulation
             loss.backward()  # type: ignore[no-untyped-call]
