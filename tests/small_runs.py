@@ -8,6 +8,11 @@ import numpy as np
 
 from gptcli.settings import TrainSettings
 
+MODERN: dict[str, object] = {
+    "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False, "qk_norm": True, "tie_embeddings": False,
+    "optimizer": "muon", "init": "zero", "schedule": "wsd", "embedding_lr": 0.1, "head_lr": 1e-2,
+}  # fmt: skip
+
 
 def write_shards(folder: Path, train_tokens: int = 6_000, val_tokens: int = 1_050) -> Path:
     """Shards without a manifest, as the original left them; a text of few words, so that a model learns it quickly."""

@@ -31,8 +31,11 @@ def words_of(settings: TrainSettings, *more: str) -> list[str]:
     """The command line that gives these settings."""
     words = ["train"]
     for name, value in settings.model_dump(exclude_unset=True).items():
-        if value is not None:
-            words += ["--" + name.replace("_", "-"), ",".join(value) if isinstance(value, tuple) else str(value)]
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", ",".join(value) if isinstance(value, tuple) else str(value)]
     return [*words, *more]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,20 +22,18 @@ from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
 from gptcli.tokenizer import get_tokenizer
-from gptcli.tokenizer_files import write_tokenizer
+from gptcli.tokenizer_files import read_tokenizer, write_tokenizer
+
+MODERN: dict[str, Any] = {
+    "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False, "qkv_bias": False, "qk_norm": True,
+    "n_kv_heads": 2,
+}  # fmt: skip
 
 
-def small_model(context_length: int = 8, vocab_size: int = 40, seed: int = 0, **changes: float) -> GPT:
+def small_model(context_length: int = 8, vocab_size: int = 40, seed: int = 0, **changes: Any) -> GPT:
     """A random network whose next-token distributions are far from uniform."""
-    config = GPTConfig(
-        vocab_size=vocab_size,
-        emb_dim=32,
-        context_length=context_length,
-        n_layers=2,
-        n_heads=4,
-        qkv_bias=True,
-        **changes,
-    )
+    shape = {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "qkv_bias": True} | changes
+    config = GPTConfig(vocab_size=vocab_size, context_length=context_length, **shape)
     model = GPT(config)
     model.initialise(torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -84,8 +84,11 @@ def test_the_window_fits_the_context_and_moves_by_halves(context: int, n: int) -
 
 @pytest.mark.parametrize("context", [1, 2, 3, 8, 11])
 @pytest.mark.parametrize("prompt_length", [1, 5, 8, 9, 30])
-def test_the_cache_changes_nothing_also_past_the_context_length(context: int, prompt_length: int) -> None:
-    model = small_model(context)
+@pytest.mark.parametrize("family", [{}, MODERN], ids=["gpt2", "modern"])
+def test_the_cache_changes_nothing_also_past_the_context_length(
+    family: dict[str, Any], context: int, prompt_length: int
+) -> None:
+    model = small_model(context, **family)
     prompt = [(7 * i + 3) % 40 for i in range(prompt_length)]
     assert greedy(model, prompt, 20) == greedy(model, prompt, 20, use_cache=False)
 
@@ -100,12 +103,13 @@ def test_the_next_token_is_predicted_from_the_window_alone() -> None:
     assert ids + greedy(model, ids, 15) == expected
 
 
-def test_greedy_generation_agrees_with_transformers(tmp_path: Path) -> None:
-    from transformers import GPT2LMHeadModel
+@pytest.mark.parametrize("family", [{}, MODERN], ids=["gpt2", "modern"])
+def test_greedy_generation_agrees_with_transformers(family: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
 
-    model = small_model(32)
+    model = small_model(32, **family)
     write_model(tmp_path, model, None)
-    theirs = GPT2LMHeadModel.from_pretrained(tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     out = theirs.generate(torch.tensor([[3, 1, 4, 1, 5]]), max_new_tokens=20, do_sample=False, pad_token_id=0)
     assert greedy(model, [3, 1, 4, 1, 5], 20) == out[0, 5:].tolist()
 
@@ -266,6 +270,66 @@ def test_a_model_without_tokenizer_takes_ids_and_refuses_text(tmp_path: Path) ->
     for call in (model.generate, model.stream, model.score):
         with pytest.raises(UserError, match="token ids, not text"):
             call("text")
+
+
+def foreign_model(folder: Path) -> Path:
+    """A Llama whose tokenizer puts a token before every text, and which ends texts by two others."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.add_special_tokens(["<begin>", "<end>", "<turn>"])
+    made.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing("<begin> $A", "<begin> $A $B", [("<begin>", 256)]),
+        ]
+    )
+    model = small_model(16, 259, **MODERN | {"qk_norm": False})
+    write_model(folder, model, eot=257)
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}'
+    )
+    (folder / "generation_config.json").write_text('{"eos_token_id": [257, 258]}')
+    return folder
+
+
+def test_a_foreign_model_reads_text_as_its_own_program_gives_it(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model = load(foreign_model(tmp_path), device="cpu")
+    assert model.prompt_ids("On a day") == AutoTokenizer.from_pretrained(tmp_path)("On a day").input_ids
+    assert model.prompt_ids([5, 6]) == [5, 6]
+    assert model.prompt_ids("") == [256]
+    logits = model.model(torch.tensor([[256, 65]]))[0, :-1].log_softmax(-1)
+    assert model.score([65]).logprobs == pytest.approx([logits[0, 65].item()], abs=1e-5)
+
+
+@pytest.mark.parametrize("end", [257, 258])
+def test_each_of_a_foreign_models_end_of_text_ids_ends_a_completion(end: int, tmp_path: Path) -> None:
+    model = load(foreign_model(tmp_path), device="cpu")
+    with torch.no_grad():
+        model.model.head.weight.zero_()
+        model.model.head.weight[end] = 1e3 * model.model.hidden(torch.tensor([[256, 65]]))[0, -1]
+    completion = model.generate([256, 65], temperature=0.0, max_new_tokens=5)
+    assert (completion.ids, completion.text, completion.finish_reason) == ([end], "", "stop")
+
+
+def test_what_we_train_from_a_foreign_tokenizer_begins_documents_with_the_end_of_text(tmp_path: Path) -> None:
+    foreign, ours = tmp_path / "foreign", tmp_path / "ours"
+    for folder in (foreign, ours):
+        folder.mkdir()
+    tokenizer, _ = read_tokenizer(foreign_model(foreign), 259)
+    assert tokenizer is not None
+    write_model(ours, small_model(16, 259, **MODERN), eot=257)
+    write_tokenizer(ours, tokenizer, 16)
+    model = load(ours, device="cpu")
+    assert model.prompt_ids("a") == tokenizer.encode("a")
+    assert model.prompt_ids("") == [257]
+    assert json.loads((ours / "tokenizer.json").read_text())["post_processor"] is None
+    assert read_tokenizer(ours, 259)[0] == tokenizer
 
 
 def test_a_document_needs_an_end_of_text_token_to_begin_with(tmp_path: Path) -> None:

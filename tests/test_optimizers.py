@@ -48,8 +48,8 @@ def test_an_orthogonalised_matrix_keeps_its_directions_and_loses_their_sizes(
         u, _, v = torch.linalg.svd(matrix, full_matrices=False)
         along = u.T @ result @ v.T  # diagonal, if the directions are the same
         assert (along - along.diagonal().diag()).abs().max() < (1e-4 if dtype == torch.float32 else 0.1)
-        assert along.diagonal().min() > (0.85 if min(shape[1:]) < max(shape[1:]) else 0.0)
-        assert along.diagonal().max() < 1.15
+        assert along.diagonal().min() > (0.4 if shape[1] != shape[2] else 0.0)
+        assert along.diagonal().max() < 1.7
 
 
 def test_a_matrix_of_zeros_stays_one() -> None:

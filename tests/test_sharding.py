@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import tiny
+from small_runs import MODERN, tiny
 from test_distributed import start, train_losses, wait_for_step, words_of
 from test_training import HELLASWAG_ROWS, stopping_at
 
@@ -83,6 +83,19 @@ def test_a_sharded_run_logs_scores_and_saves_what_a_whole_one_does(
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, atol=2e-4, rtol=0)
+
+
+def test_muon_moves_a_sharded_modern_network_as_it_does_a_whole_one(
+    settings: Callable[..., TrainSettings], tmp_path: Path
+) -> None:
+    train(settings("whole", **MODERN))
+    run(settings("sharded", shard="full", **MODERN), 2)
+    assert train_losses(tmp_path / "sharded") == pytest.approx(train_losses(tmp_path / "whole"), abs=1e-3)
+    ours, theirs = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "sharded")
+    assert ours.keys() == theirs.keys()
+    assert "blocks.0.mlp.up.weight.momentum_buffer" in ours
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, atol=5e-3, rtol=0, msg=name)
 
 
 def test_a_run_goes_on_under_another_sharding_and_another_number_of_processes(shards: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import tiny, write_shards
+from small_runs import MODERN, tiny, write_shards
 
 from gptcli import train
 from gptcli.data.order import window_of
@@ -105,6 +105,18 @@ def test_a_run_that_was_stopped_and_continued_equals_an_uninterrupted_one_bit_fo
     for kind in ("train", "val"):
         assert losses(tmp_path / "parts", kind) == losses(tmp_path / "whole", kind)
     assert read(tmp_path / "parts" / "samples.jsonl") == read(tmp_path / "whole" / "samples.jsonl")
+    whole, joined = (checkpoints_of(tmp_path / name)[-1] for name in ("whole", "parts"))
+    assert files_of(joined) == files_of(whole)
+
+
+def test_a_modern_run_is_continued_bit_for_bit_too(shards: Path, tmp_path: Path) -> None:
+    train(tiny(shards, tmp_path / "whole", **MODERN))
+    parts = tiny(shards, tmp_path / "parts", **MODERN)
+    for stop in (1, 4):
+        assert train(parts, stopping_at(stop)).step == stop
+    assert train(parts).signal is None
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "whole")[-1][1] < losses(tmp_path / "whole")[0][1]
     whole, joined = (checkpoints_of(tmp_path / name)[-1] for name in ("whole", "parts"))
     assert files_of(joined) == files_of(whole)
 

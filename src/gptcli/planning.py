@@ -74,7 +74,7 @@ def plan(settings: TrainSettings) -> Plan:
         parameters=parameters,
         weight_bytes=(parameters // parts + gathered) * FP32,
         gradient_bytes=parameters // parts * FP32,
-        optimizer_bytes=2 * parameters // parts * FP32,
+        optimizer_bytes=_moments(setup, parameters) // parts * FP32,
         activation_bytes=activations,
         logit_bytes=logits,
         steps=setup.steps,
@@ -88,6 +88,15 @@ def plan(settings: TrainSettings) -> Plan:
         facts={},
     )
     return replace(numbers, facts=_facts(setup, numbers, ranks.world_size))
+
+
+def _moments(setup: Setup, parameters: int) -> int:
+    """Numbers that the optimiser keeps: two for each parameter, one for the hidden matrices under Muon."""
+    if setup.settings.optimizer != "muon":
+        return 2 * parameters
+    with torch.device("meta"):
+        hidden = sum(p.numel() for p in GPT(setup.config).blocks.parameters() if p.dim() == 2)
+    return 2 * parameters - hidden
 
 
 def _activation_values(config: GPTConfig, length: int, dropout: bool) -> int:

@@ -69,7 +69,8 @@ class _Decoder:
         self.cache = self._new_cache(rows) if use_cache else None
 
     def _new_cache(self, rows: int) -> KVCache:
-        return KVCache(self.model.config, rows, self.model.device, self.model.final_norm.weight.dtype)
+        dtype = self.model.final_norm.weight.dtype
+        return KVCache(self.model.config, rows, self.model.device, dtype, self.ids.shape[1])
 
     def put(self, n: int, ids: Tensor) -> None:
         """Set the id at position n of every row."""

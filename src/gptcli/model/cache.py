@@ -9,7 +9,7 @@ from gptcli.model.config import GPTConfig
 
 
 class LayerCache:
-    """Keys and values of one layer, (B, K, context, D) each, of which the first `length` positions are filled."""
+    """Keys and values of one layer, (B, K, longest, D) each, of which the first `length` positions are filled."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values, self.length = keys, values, 0
@@ -25,10 +25,18 @@ class LayerCache:
 
 
 class KVCache:
-    """The caches of all layers for `batch` sequences of equal length, at most the model's context length."""
+    """The caches of all layers for `batch` sequences of equal length, at most `longest`, or the model's context."""
 
-    def __init__(self, config: GPTConfig, batch: int, device: torch.device, dtype: torch.dtype) -> None:
-        shape = (config.n_layers, 2, batch, config.n_kv_heads, config.context_length, config.head_dim)
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        longest: int | None = None,
+    ) -> None:
+        longest = min(longest or config.context_length, config.context_length)
+        shape = (config.n_layers, 2, batch, config.n_kv_heads, longest, config.head_dim)
         memory = torch.zeros(shape, device=device, dtype=dtype)
         self.layers = [LayerCache(keys, values) for keys, values in memory.unbind(0)]
 
