@@ -7,8 +7,8 @@
 `characters`: nanoGPT's recipe for a CPU against `--preset modern-d2`, character by character. `books`: the recipe of
 gpt-from-scratch 1.1 against `--preset modern-d6`, on a byte-level BPE of 4,096 tokens. Each arm is a whole `gpt train`
 on the CPU, for several seeds, in turns; what counts is the time of its training steps, and its loss on the whole
-validation split at the end. `--ablate` trains the modern arm once more without each of its parts. `widths` looks for the best
-learning rate at three widths.
+validation split at the end. `--ablate` trains the modern arm once more without each of its parts. `widths` looks for
+the best learning rate at three widths.
 """
 
 from __future__ import annotations

@@ -286,12 +286,11 @@ def foreign_model(folder: Path) -> Path:
             processors.TemplateProcessing("<begin> $A", "<begin> $A $B", [("<begin>", 256)]),
         ]
     )
-    model = small_model(16, 259, **MODERN | {"qk_norm": False})
+    model = small_model(16, 259, **MODERN | {"qk_norm": False, "tie_embeddings": False})
     write_model(folder, model, eot=257)
     made.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(
-        '{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}'
-    )
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
     (folder / "generation_config.json").write_text('{"eos_token_id": [257, 258]}')
     return folder
 

@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 MOMENTUM = 0.95
-# a·X + b·(XXᵀ)X + c·(XXᵀ)²X, one after the other: the first four of Polar Express (Amsel et al. 2025). All singular
-# values from a thousandth of the largest come between 0.4 and 1.6; the fifth, which would bring them near 1, gains nothing.
+# a·X + b·(XXᵀ)X + c·(XXᵀ)²X, one after the other: the first four of Polar Express (Amsel et al. 2025). Singular values
+# from a thousandth of the largest on come between 0.4 and 1.6; the fifth, which would bring them near 1, gains nothing.
 _POLYNOMIALS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
