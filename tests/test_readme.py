@@ -38,6 +38,7 @@ def test_there_are_commands_to_check() -> None:
         "train",
         "eval",
         "generate",
+        "export",
         "plot",
         "doctor",
     }

@@ -39,6 +39,7 @@ _COMMANDS = {
     "train": _Entry("From text to a model", "Train a GPT on token shards, or continue a run.", json=True),
     "eval": _Entry("With a model", "Score a model: HellaSwag, loss, perplexity.", json=True),
     "generate": _Entry("With a model", "Complete a prompt.", json=True),
+    "export": _Entry("With a model", "Write a model for other programs.", json=True),
     "plot": _Entry("With a run", "Draw the curves of a run.", json=False),
     "doctor": _Entry("When in doubt", "Look at what usually fails on a machine, with its mend.", json=True),
     "doctor resume": _Entry("When in doubt", "Prove that a run of yours is resumed exactly.", json=True),

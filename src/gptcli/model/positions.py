@@ -14,12 +14,16 @@ Rotation = tuple[Tensor, Tensor]  # cosine and sine
 
 def rotation(positions: Tensor, config: GPTConfig) -> Rotation:
     """Cosine and sine of the angles at `positions` (…, T), each (…, T, D/2) in fp32."""
-    pairs = torch.arange(0, config.head_dim, 2, device=positions.device, dtype=torch.float32)  # (D/2,)
-    frequencies = 1.0 / config.rope_base ** (pairs / config.head_dim)
-    if config.rope_scaling:
-        frequencies = _stretched(frequencies, config.rope_scaling)
-    angles = positions[..., None].float() * frequencies  # (…, T, D/2)
+    angles = positions[..., None].float() * frequencies(config, device=positions.device)  # (…, T, D/2)
     return angles.cos(), angles.sin()
+
+
+def frequencies(config: GPTConfig, *, stretched: bool = True, device: torch.device | None = None) -> Tensor:
+    """Angle between two positions for each pair of a head's numbers, (D/2,) in fp32; `stretched` as the network's, or
+    before that."""
+    pairs = torch.arange(0, config.head_dim, 2, device=device, dtype=torch.float32)  # (D/2,)
+    result = 1.0 / config.rope_base ** (pairs / config.head_dim)
+    return _stretched(result, config.rope_scaling) if config.rope_scaling and stretched else result
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:

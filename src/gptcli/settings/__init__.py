@@ -12,7 +12,7 @@ from gptcli.settings.doctor import DoctorResumeSettings, DoctorSettings
 from gptcli.settings.options import CommandSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
-from gptcli.settings.use import EvalSettings, GenerateSettings, PlotSettings
+from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings
 
 COMMANDS: dict[str, type[CommandSettings]] = {
     cls.command: cls
@@ -22,6 +22,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
         TrainSettings,
         EvalSettings,
         GenerateSettings,
+        ExportSettings,
         PlotSettings,
         DoctorSettings,
         DoctorResumeSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "DoctorResumeSettings",
     "DoctorSettings",
     "EvalSettings",
+    "ExportSettings",
     "GenerateSettings",
     "PlotSettings",
     "TokenizeSettings",

@@ -1,4 +1,4 @@
-"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt plot`."""
+"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt export`, `gpt plot`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ class GenerateSettings(CommandSettings):
     )
     weights: Literal["auto", "fp32", "bf16", "int8"] = option("fp32", "How the weights are held.", "Model")
     device: Device = option("auto", "auto, cpu, cuda or mps.", "Device")
+
+
+class ExportSettings(CommandSettings):
+    """`gpt export`: a model in, a folder or file for other programs out."""
+
+    command = "export"
+
+    model: Name | None = argument(None, "Run, checkpoint, Hugging Face folder or Hub id.")
+    out: Name | None = argument(None, "Folder or .gguf file to write.")
+    format: Literal["gguf", "hf"] | None = option(
+        None,
+        "gguf: for llama.cpp; hf: a Hugging Face folder without padding in the vocabulary. Default: by OUT's name.",
+        "Output",
+        examples=["gguf", "hf"],
+    )
+    quantize: Literal["none", "q8_0"] = option("none", "Matrices of a GGUF file in 8 bits.", "Output")
 
 
 class PlotSettings(CommandSettings):

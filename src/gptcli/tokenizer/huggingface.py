@@ -112,7 +112,7 @@ class LibraryVocabulary(Vocabulary):
     @cached_property
     def _bytes_of(self) -> Callable[[int, str], bytes]:
         """How an ordinary token tells its bytes: byte-level, with marks for spaces, or by decoding its id."""
-        types = set(_types(self._content.get("decoder")))
+        types = set(types_of(self._content.get("decoder")))
         if "ByteLevel" in types:
             return self._by_alphabet
         if types & {"Metaspace", "ByteFallback"}:
@@ -240,12 +240,12 @@ def _encoding_copy(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, **unwanted, "model": model, "added_tokens": added}
 
 
-def _types(part: Any) -> Iterator[str]:
+def types_of(part: Any) -> Iterator[str]:
     """The types of a pre-tokenizer or decoder and of those in it."""
     if isinstance(part, dict):
         yield str(part.get("type"))
         for inner in part.get("pretokenizers") or part.get("decoders") or ():
-            yield from _types(inner)
+            yield from types_of(inner)
 
 
 def _cuts_between_words(content: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ GPT4_PLAIN = (
     r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"""
     r"""|\s*[\r\n]+|\s+(?!\S)|\s+"""
 )
-_QWEN2 = GPT4_PLAIN.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN2 = GPT4_PLAIN.replace(r"\p{N}{1,3}", r"\p{N}")
 _LETTERS = (
     r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
     r"""|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"""
@@ -45,4 +45,4 @@ def for_oniguruma(pattern: str) -> str:
     return _POSSESSIVE_COUNT.sub(r"\1", pattern)
 
 
-WORDS = frozenset({*GPT2, GPT4, GPT4_PLAIN, _QWEN2, O200K} | {for_oniguruma(GPT4)})
+WORDS = frozenset({*GPT2, GPT4, GPT4_PLAIN, QWEN2, O200K} | {for_oniguruma(GPT4)})

@@ -1,0 +1,75 @@
+"""A model for other programs: a folder in Hugging Face's format, or one file for llama.cpp and those built on it.
+
+A new format is a module with a function like `export_gguf`, and its place in `export`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gptcli.errors import UsageError
+from gptcli.export.huggingface import write_folder
+from gptcli.inference.load import ModelFacts, read_facts
+from gptcli.model.locate import locate_model
+from gptcli.settings import ExportSettings
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: `bytes` of all its files, `parameters` in them, and what the user should be told."""
+
+    path: Path
+    format: str
+    parameters: int
+    bytes: int
+    notes: list[str]
+
+
+def export(settings: ExportSettings) -> Exported:
+    """Write the model for other programs; it appears whole or not at all.
+
+    Raises UsageError for a place that is taken and for options that don't fit together, and UserError for a model that
+    can't be read.
+    """
+    if settings.out is None:
+        raise UsageError("Say which model to export, and where to.", "For example: gpt export log model.gguf")
+    out = Path(settings.out)
+    kind = settings.format or ("gguf" if out.suffix == ".gguf" else "hf")
+    if settings.quantize != "none" and kind != "gguf":
+        raise UsageError("--quantize: only GGUF files hold quantised weights.", "Add --format gguf.")
+    if out.exists() and not (out.is_dir() and kind == "hf" and not any(out.iterdir())):
+        raise UsageError(f"{out} exists already.", "Name another place, or remove it.")
+    notes: list[str] = []
+    facts = read_facts(locate_model(settings.model, notes))
+    notes += facts.notes
+    hidden = out.with_name(f".{out.name}.unfinished")
+    _remove(hidden)  # of a call that was killed
+    try:
+        parameters = _writer(kind, settings.quantize)(facts, hidden, notes)
+        if out.is_dir():
+            out.rmdir()
+        hidden.rename(out)
+    except BaseException:
+        _remove(hidden)
+        raise
+    files = [path for path in (out.rglob("*") if out.is_dir() else (out,)) if path.is_file()]
+    return Exported(out, kind, parameters, sum(file.stat().st_size for file in files), notes)
+
+
+def _writer(kind: str, quantize: str) -> Callable[[ModelFacts, Path, list[str]], int]:
+    if kind == "hf":
+        return write_folder
+    from gptcli.export.gguf import write_file  # of an optional package
+
+    return partial(write_file, quantize=quantize)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
