@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_runs import tiny, write_shards
 
 from gptcli.data.pipeline import tokenize
@@ -16,6 +17,7 @@ from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
 from gptcli.optim.schedules import learning_rate
 from gptcli.planning import plan
+from gptcli.presets import PRESETS
 from gptcli.settings import TokenizeSettings, TrainSettings
 from gptcli.training.length import ORIGINAL_STEPS
 from gptcli.training.setup import Setup, describe, prepare
@@ -125,6 +127,39 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert lr(110) == lr(1_000) == pytest.approx(0.1)
     assert all(lr(step) > lr(step + 1) for step in range(10, 109))
     assert learning_rate(0, steps=10, warmup=0, max_lr=1.0, min_lr=0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("preset", "card", "parameters"),
+    [("modern-d12", 8, 162e6), ("modern-d16", 12, 305e6), ("modern-d24", 24, 834e6), ("modern-d32", 80, 1.82e9)],
+)
+def test_the_modern_presets_fit_their_cards_with_a_tenth_left(
+    preset: str, card: int, parameters: float, shards: Path, tmp_path: Path
+) -> None:
+    settings = TrainSettings(preset=preset, data_root=str(shards), log_dir=str(tmp_path), max_iters=10, device="cpu")
+    planned = plan(settings)
+    assert planned.peak_memory_bytes < 0.9 * card * 2**30
+    assert planned.parameters == pytest.approx(parameters, rel=0.01)
+
+
+@pytest.mark.parametrize("depth", [2, 6, 12, 24])
+def test_the_depth_rule_counts_the_parameters_that_the_network_has(depth: int) -> None:
+    preset = PRESETS[f"modern-d{depth}"]
+    shape = {name: value for name, value in preset.items() if name in GPTConfig.__dataclass_fields__}
+    with torch.device("meta"):
+        parameters = GPT(GPTConfig(vocab_size=50_304, **shape)).n_parameters()  # type: ignore[arg-type]
+    tokens = int(preset["max_iters"]) * int(preset["total_batch_size"])
+    assert tokens == pytest.approx(20 * parameters, rel=0.01)
+
+
+def test_a_length_that_is_given_replaces_the_presets_own(shards: Path, tmp_path: Path) -> None:
+    def settings(**length: object) -> TrainSettings:
+        return TrainSettings(preset="modern-d2", data_root=str(shards), log_dir=str(tmp_path), **length)
+
+    assert (settings().max_iters, settings().n_epochs) == (PRESETS["modern-d2"]["max_iters"], 4.0)
+    assert (settings(max_iters=7).max_iters, settings(max_iters=7).n_epochs) == (7, None)
+    assert (settings(n_epochs=2).max_iters, settings(n_epochs=2).n_epochs) == (None, 2.0)
+    assert settings(fit_time=60).max_iters is None
 
 
 def test_the_plan_tells_size_and_length_without_building_anything(shards: Path) -> None:

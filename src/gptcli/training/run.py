@@ -204,12 +204,11 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
     """The model, where it left off or with its first weights, and its optimiser; and notes on how they compute."""
     settings, device = setup.settings, group.device
     choices, notes = numerics.choose(settings, device, group.ranks)
+    if settings.optimizer == "muon":
+        choices = replace(choices, muon_precision=group.on_main(lambda: numerics.fastest_matmul(device)))
     if found.progress:
         choices, changes = numerics.keep(choices, found.progress.numerics, settings)
         notes += changes
-    if settings.optimizer == "muon":
-        fastest = group.on_main(lambda: numerics.fastest_matmul(device))
-        choices = replace(choices, muon_precision=choices.muon_precision or fastest)
     choices.apply()
     try:
         if found.progress:

@@ -18,6 +18,7 @@ from gptcli.settings import TrainSettings, data_folder
 from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer_files import GPT2_VOCABULARIES, read_tokenizer
 from gptcli.training.length import run_steps, run_warmup
+from gptcli.training.option_faults import check_options
 
 METRICS = ("hellaswag",)
 
@@ -88,7 +89,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     with errors.collected():
         config, init_from = _model(settings, shards, tokenizer)
     with errors.collected():
-        _check_options(settings, config.context_length if config else settings.context_length, ranks.world_size)
+        check_options(settings, config.context_length if config else settings.context_length, ranks.world_size)
     errors.raise_all()
     assert shards is not None
     assert config is not None
@@ -246,53 +247,6 @@ def _model(
         )
     raise_if(faults)
     return config, folder
-
-
-def _check_options(settings: TrainSettings, context_length: int, processes: int) -> None:
-    """What can be wrong with the options by themselves. Raises UsageError."""
-    length = settings.n_tokens or context_length
-    faults = _batch_faults(settings, length, processes)
-    if length > context_length:
-        faults.append(
-            Fault(
-                f"--n-tokens {length} is longer than --context-length {context_length}.",
-                "Sequences can't be longer than the context.",
-            )
-        )
-    if settings.min_lr > settings.max_lr:
-        faults.append(Fault(f"--min-lr {settings.min_lr:g} is above --max-lr {settings.max_lr:g}."))
-    if settings.fit_time and (settings.max_iters or settings.n_epochs):
-        given = "--max-iters" if settings.max_iters else "--n-epochs"
-        faults.append(
-            Fault(f"--fit-time measures how many steps the run has, {given} says it.", "Leave one of them out.")
-        )
-    if settings.keep_every and settings.keep_every % settings.save_every:
-        faults.append(
-            Fault(
-                f"--keep-every {settings.keep_every}: nothing is saved there but every {settings.save_every} steps.",
-                "Take a multiple of --save-every.",
-            )
-        )
-    raise_if(faults)
-
-
-def _batch_faults(settings: TrainSettings, length: int, processes: int) -> list[Fault]:
-    micro_batch = settings.n_batches * length * processes
-    total = settings.total_batch_size
-    if total % micro_batch == 0:
-        return []
-    below = total - total % micro_batch
-    nearest_totals = [str(size) for size in (below, below + micro_batch) if size]
-    product = f"--n-batches {settings.n_batches} × {length} tokens"
-    product += f" × {processes} processes" if processes > 1 else ""
-    smaller = [size for size in range(settings.n_batches, 0, -1) if total % (size * length * processes) == 0]
-    return [
-        Fault(
-            f"--total-batch-size {total} can't be divided by a micro-batch of {product} = {micro_batch} tokens.",
-            f"The nearest that can: {' or '.join(nearest_totals)}"
-            + (f"; or keep it with --n-batches {smaller[0]}." if smaller else "."),
-        )
-    ]
 
 
 def _val_windows(shards: Shards, length: int) -> int:
