@@ -264,7 +264,8 @@ def describe(setup: Setup, parameters: int, processes: int) -> dict[str, str]:
     config, settings = setup.config, setup.settings
     steps_per_epoch = setup.train_windows / setup.windows_per_step
     return {
-        "Model": f"{format_of(config).name}, {parameters:,} parameters: {_count(config.n_layers, 'layer')}, {_count(config.n_heads, 'head')}, "
+        "Model": f"{format_of(config).name}, {parameters:,} parameters: "
+        f"{_count(config.n_layers, 'layer')}, {_count(config.n_heads, 'head')}, "
         f"width {config.emb_dim}, context {config.context_length}, vocabulary {config.vocab_size:,}",
         "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on, "
         f"{len(setup.shards.split('val')):,} to validate",
