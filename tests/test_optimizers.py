@@ -90,6 +90,15 @@ def test_matrices_that_are_stacked_in_one_weight_are_orthogonalised_one_by_one()
     torch.testing.assert_close(together.detach(), torch.cat([weight.detach() for weight in alone]))
 
 
+def test_how_many_matrices_are_moved_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, apart = (GPT.create(MODERN, 0, "zero") for _ in range(2))
+    step(together, muon_for(together))
+    monkeypatch.setattr(muon, "_VALUES_AT_ONCE", 1)
+    step(apart, muon_for(apart))
+    for ours, theirs in zip(together.parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_muon_has_the_matrices_of_the_blocks_and_adamw_all_else_at_their_rates() -> None:
     model = GPT.create(MODERN, 0, "zero")
     hidden, rest = muon_for(model).parts

@@ -8,7 +8,7 @@ five, and each of the matrices that are stacked in one weight by itself; `benchm
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ _POLYNOMIALS = (
     (3.3184196573706015, -2.488488024314874, 0.51004894012372),
 )
 _SAFETY = 1.01  # theirs: values are taken to be so much larger than they are, since bf16 rounds
+_VALUES_AT_ONCE = 2**25  # 128 MiB in fp32
 _LEAST_NORM = 1e-7  # a matrix of zeros stays one
 
 
@@ -73,11 +74,10 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move the weights by the gradients that they have."""
         for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            updates = self._updates(weights)
-            for weight, update in zip(weights, updates, strict=True):
-                moved = weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * update
-                weight.copy_(moved if self.found_inf is None else torch.where(self.found_inf.bool(), weight, moved))
+            for weights in _at_once([weight for weight in group["params"] if weight.grad is not None]):
+                for weight, update in zip(weights, self._updates(weights), strict=True):
+                    moved = weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * update
+                    weight.copy_(moved if self.found_inf is None else torch.where(self.found_inf.bool(), weight, moved))
 
     def _updates(self, weights: Sequence[nn.Parameter]) -> list[Tensor]:
         """What each of `weights` is to be moved by, against the sign, at a learning rate of 1."""
@@ -105,6 +105,18 @@ class Muon(Optimizer):
         buffer.copy_(mean if self.found_inf is None else torch.where(self.found_inf.bool(), buffer, mean))
         ahead = grad.lerp(mean, MOMENTUM)
         return ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
+
+
+def _at_once(weights: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """`weights` in groups whose updates lie in memory together: large enough to be computed well, and no larger."""
+    group: list[nn.Parameter] = []
+    for weight in weights:
+        if group and sum(w.numel() for w in (*group, weight)) > _VALUES_AT_ONCE:
+            yield group
+            group = []
+        group.append(weight)
+    if group:
+        yield group
 
 
 def _spread_like(weight: Tensor, update: Tensor) -> Tensor:
