@@ -166,7 +166,7 @@ def test_an_update_is_left_out_whole_or_changes_no_bit(fused: bool) -> None:
                 parameter.grad = torch.full_like(parameter, math.nan) if bad else torch.randn_like(parameter)
             if bad:
                 state = torch.get_rng_state()
-            optimizers.step(1e-2, torch.tensor(bad))
+            optimizers.step(0, 1e-2, torch.tensor(bad))
             if bad:
                 torch.set_rng_state(state)
         moments = [value for part in optimizers.parts for state in part.state.values() for value in state.values()]

@@ -334,7 +334,7 @@ def test_loading_takes_little_more_memory_than_model_and_optimiser(tmp_path: Pat
     optimizers = make_adamw(model, Rates(1.0, 1.0, 1.0), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimizers.step(1e-3, torch.zeros(()))
+    optimizers.step(0, 1e-3, torch.zeros(()))
     taken = checkpoint.snapshot(progress, model, optimizers, group)
     assert taken
     folder = checkpoint.write(tmp_path, taken, None)

@@ -11,7 +11,7 @@ from torch import Tensor
 from gptcli import GPT, GPTConfig
 from gptcli.model.config import stacked
 from gptcli.optim import muon
-from gptcli.optim.muon import Matrix, Muon, orthogonalised
+from gptcli.optim.muon import Matrix, Muon, momentum_at, orthogonalised
 from gptcli.optim.optimizers import Optimizers, Rates, make_adamw, make_muon
 from gptcli.optim.schedules import learning_rate
 
@@ -32,7 +32,7 @@ def step(model: GPT, optimizers: Optimizers, left_out: Tensor = GOOD, seed: int 
     ids = torch.randint(0, 50, (2, 9), generator=torch.Generator().manual_seed(seed))
     logits = model(ids[:, :-1])
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
-    optimizers.step(0.03, left_out)
+    optimizers.step(0, 0.03, left_out)
     optimizers.zero_grad()
 
 
@@ -88,6 +88,13 @@ def test_matrices_that_are_stacked_in_one_weight_are_orthogonalised_one_by_one()
         optimizer.param_groups[0]["lr"] = 1.0
         optimizer.step()
     torch.testing.assert_close(together.detach(), torch.cat([weight.detach() for weight in alone]))
+
+
+def test_the_momentum_grows_and_then_stays() -> None:
+    assert [momentum_at(step) for step in (0, 150, 300, 10_000)] == pytest.approx([0.85, 0.90, 0.95, 0.95])
+    optimizers = muon_for(GPT.create(MODERN, 0))
+    optimizers.step(150, 0.01, GOOD)
+    assert [group["momentum"] for group in optimizers.parts[0].param_groups] == [pytest.approx(0.90)]
 
 
 def test_how_many_matrices_are_moved_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ if mode != "none":
     sharding.shard(model, model.blocks, mode, torch.device("cpu"), None)
 optimizers = make_adamw(model, Rates(1.0, 1.0, 1.0), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 model(torch.zeros(1, 8, dtype=torch.int64)).sum().backward()
-optimizers.step(1e-3, torch.zeros(()))
+optimizers.step(0, 1e-3, torch.zeros(()))
 held = [sharding.part(p) for p in model.parameters()] + [sharding.part(p.grad) for p in model.parameters()]
 held += [sharding.part(v) for part in optimizers.parts for s in part.state.values() for v in s.values()]
 print(sum(t.numel() for t in held), 4 * model.n_parameters())

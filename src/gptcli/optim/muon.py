@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 MOMENTUM = 0.95
+FIRST_MOMENTUM, MOMENTUM_WARMUP = 0.85, 300  # gradients change fast at first (Jordan et al. 2024, modded-nanogpt)
 # a·X + b·(XXᵀ)X + c·(XXᵀ)²X, one after the other: the first four of Polar Express (Amsel et al. 2025). Singular values
 # from a thousandth of the largest on come between 0.4 and 1.6; the fifth, which would bring them near 1, gains nothing.
 _POLYNOMIALS = (
@@ -28,6 +29,11 @@ _POLYNOMIALS = (
 _SAFETY = 1.01  # theirs: values are taken to be so much larger than they are, since bf16 rounds
 _VALUES_AT_ONCE = 2**25  # 128 MiB in fp32
 _LEAST_NORM = 1e-7  # a matrix of zeros stays one
+
+
+def momentum_at(step: int) -> float:
+    """The momentum of step `step` (counted from 0): it grows in a straight line to where it then stays."""
+    return FIRST_MOMENTUM + (MOMENTUM - FIRST_MOMENTUM) * min(1.0, step / MOMENTUM_WARMUP)
 
 
 @torch.no_grad()
@@ -57,16 +63,18 @@ class Muon(Optimizer):
     """Moves `matrices` by their orthogonalised momentum, times sqrt(out / in): so large that what a layer gives changes
     alike at any width, and a learning rate holds for all (Yang, Simon and Bernstein 2023).
 
-    Momentum is Nesterov's; decay is decoupled, of all matrices. Weights may be sharded (`DTensor`): each process then
-    keeps its part of the momentum, and all compute the update. If `found_inf` is set to a tensor, a step in which that
-    is 1 changes nothing, as torch's fused optimisers have it.
+    Momentum is Nesterov's, by `momentum` in the groups; decay is decoupled, of all matrices. Weights may be sharded
+    (`DTensor`): each process then keeps its part of the momentum, and all compute the update. If `found_inf` is set to a
+    tensor, a step in which that is 1 changes nothing, as torch's fused optimisers have it.
     """
 
     found_inf: Tensor | None = None
 
     def __init__(self, matrices: Iterable[Matrix], *, weight_decay: float, dtype: torch.dtype) -> None:
         matrices = list(matrices)
-        super().__init__([matrix.weight for matrix in matrices], {"lr": 0.0, "weight_decay": weight_decay})
+        super().__init__(
+            [matrix.weight for matrix in matrices], {"lr": 0.0, "weight_decay": weight_decay, "momentum": MOMENTUM}
+        )
         self._heights = {matrix.weight: matrix.heights for matrix in matrices}
         self._dtype = dtype
 
@@ -75,13 +83,15 @@ class Muon(Optimizer):
         """Move the weights by the gradients that they have."""
         for group in self.param_groups:
             for weights in _at_once([weight for weight in group["params"] if weight.grad is not None]):
-                for weight, update in zip(weights, self._updates(weights), strict=True):
+                for weight, update in zip(weights, self._updates(weights, group["momentum"]), strict=True):
                     moved = weight * (1 - group["lr"] * group["weight_decay"]) - group["lr"] * update
                     weight.copy_(moved if self.found_inf is None else torch.where(self.found_inf.bool(), weight, moved))
 
-    def _updates(self, weights: Sequence[nn.Parameter]) -> list[Tensor]:
+    def _updates(self, weights: Sequence[nn.Parameter], momentum: float) -> list[Tensor]:
         """What each of `weights` is to be moved by, against the sign, at a learning rate of 1."""
-        pieces = {weight: torch.split(self._momentum(weight), list(self._heights[weight])) for weight in weights}
+        pieces = {
+            weight: torch.split(self._seen_through(weight, momentum), list(self._heights[weight])) for weight in weights
+        }
         alike = defaultdict(list)
         for weight, parts in pieces.items():
             for number, part in enumerate(parts):
@@ -96,14 +106,14 @@ class Muon(Optimizer):
             for weight, parts in pieces.items()
         ]
 
-    def _momentum(self, weight: nn.Parameter) -> Tensor:
+    def _seen_through(self, weight: nn.Parameter, momentum: float) -> Tensor:
         """The gradient seen through the momentum, whole on every process; the momentum goes on by it."""
         grad = weight.grad
         assert grad is not None
         buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-        mean = buffer.lerp(grad, 1 - MOMENTUM)
+        mean = buffer.lerp(grad, 1 - momentum)
         buffer.copy_(mean if self.found_inf is None else torch.where(self.found_inf.bool(), buffer, mean))
-        ahead = grad.lerp(mean, MOMENTUM)
+        ahead = grad.lerp(mean, momentum)
         return ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gptcli.optim.adamw import adamw
-from gptcli.optim.muon import Matrix, Muon
+from gptcli.optim.muon import Matrix, Muon, momentum_at
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class Optimizers:
         self.parts = parts
         self._name_of = {parameter: name for name, parameter in model.named_parameters()}
 
-    def step(self, lr: float, left_out: Tensor) -> None:
-        """Move the weights, unless `left_out` is 1: where a kernel can ask that itself nobody waits for the device, as
-        torch's GradScaler has it."""
+    def step(self, number: int, lr: float, left_out: Tensor) -> None:
+        """Move the weights in step `number` (from 0), unless `left_out` is 1: where a kernel can ask that itself nobody
+        waits for the device, as torch's GradScaler has it."""
         for optimizer in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["scale"]
+                if isinstance(optimizer, Muon):
+                    group["momentum"] = momentum_at(number)
             asks_itself = optimizer.defaults.get("fused") or isinstance(optimizer, Muon)
             if not asks_itself:
                 if not left_out.item():

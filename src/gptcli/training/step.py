@@ -117,5 +117,5 @@ def take_step(
     loss, grad_norm = group.sum(torch.stack((losses.sum(), grad_norm))).div_(world_size)
     good = loss.isfinite() & grad_norm.isfinite() & (loss <= limits[0]) & (grad_norm <= limits[1])
     left_out = (~good).float()
-    trainee.optimizers.step(lr, left_out)
+    trainee.optimizers.step(step, lr, left_out)
     return StepResult(torch.stack((loss, grad_norm, left_out)), losses * accumulation)
