@@ -64,8 +64,8 @@ class Muon(Optimizer):
     alike at any width, and a learning rate holds for all (Yang, Simon and Bernstein 2023).
 
     Momentum is Nesterov's, by `momentum` in the groups; decay is decoupled, of all matrices. Weights may be sharded
-    (`DTensor`): each process then keeps its part of the momentum, and all compute the update. If `found_inf` is set to a
-    tensor, a step in which that is 1 changes nothing, as torch's fused optimisers have it.
+    (`DTensor`): each process then keeps its part of the momentum, and all compute the update. If `found_inf` is set to
+    a tensor, a step in which that is 1 changes nothing, as torch's fused optimisers have it.
     """
 
     found_inf: Tensor | None = None
