@@ -7,8 +7,8 @@
 `characters`: nanoGPT's recipe for a CPU against `--preset modern-d2`, character by character. `books`: the recipe of
 gpt-from-scratch 1.1 against `--preset modern-d6`, on a byte-level BPE of 4,096 tokens. Each arm is a whole `gpt train`
 on the CPU, for several seeds, in turns; what counts is the time of its training steps, and its loss on the whole
-validation split at the end. `--ablate` trains the modern arm once more without each of its parts. `widths` looks for
-the best learning rate at three widths.
+validation split at the end. `--ablate` trains the modern arm once more without each of its parts. `widths` trains four
+layers with several learning rates at the widths of modern-d2, -d4 and -d8.
 """
 
 from __future__ import annotations
@@ -41,19 +41,31 @@ ORIGINAL: Options = {
     "n_layers": 6, "n_heads": 6, "emb_dim": 384, "tie_embeddings": False, "max_iters": 600, "warmup_iters": 60,
     "max_lr": 6e-4, "min_lr": 6e-5, "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1,
 }  # fmt: skip
-# What the modern recipe is without one of its parts.
+# What the modern recipe is without one of its parts, or with one more.
 PARTS: Mapping[str, Options] = {
-    "AdamW in place of Muon, 1e-3": {"optimizer": "adamw", "max_lr": 1e-3, "embedding_lr": 1e-2, "head_lr": 1e-3},
-    "AdamW in place of Muon, 3e-3": {"optimizer": "adamw", "max_lr": 3e-3, "embedding_lr": 3e-2, "head_lr": 3e-3},
+    "AdamW in place of Muon, 1e-3": {"optimizer": "adamw", "max_lr": 1e-3},
+    "AdamW in place of Muon, 3e-3": {"optimizer": "adamw", "max_lr": 3e-3},
+    "AdamW in place of Muon, 1e-2": {"optimizer": "adamw", "max_lr": 1e-2},
     "cosine in place of stable, then straight down": {"schedule": "cosine"},
-    "GPT-2's first weights": {"init": "gpt2", "embedding_lr": 6e-3},
+    "straight down from the start": {"decay_share": 1.0},
+    "with a warm-up of 20 steps": {"warmup_iters": 20},
+    "GPT-2's first weights": {"init": "gpt2", "embedding_lr": 0.3 * 0.02},
+    "one learning rate for all": {"embedding_lr": 0.04, "head_lr": 0.04},
+    "beta1 0.9": {"beta1": 0.9},
+    "weight decay 0.1": {"weight_decay": 0.1},
+    "tied embeddings": {"tie_embeddings": True},
+    "GPT-2's network": {"positions": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False},
     "without QK norm (Llama)": {"qk_norm": False},
-    "one learning rate for all": {"embedding_lr": 0.03, "head_lr": 0.03},
-    "GPT-2's network": {
-        "positions": "learned", "norm": "layer", "mlp": "gelu", "qk_norm": False, "mlp_dim": None,
-    },
     "half as many key-value heads": {"n_kv_heads": 2},
 }  # fmt: skip
+# The same for what is no option: Python that runs before the command.
+INNER_PARTS: Mapping[str, str] = {
+    "Muon: momentum 0.95 from the start": "muon.FIRST_MOMENTUM = 0.95",
+    "Muon: stacked matrices as one": "optimizers.Matrix = lambda weight, _: muon.Matrix(weight, (len(weight),))",
+    "Muon: Polar Express' fifth iteration": "muon._POLYNOMIALS += ((2.3006520199548186, -1.6689039845747518, "
+    "0.4188073119525678),)",
+    "Muon: Jordan's five iterations": "muon._POLYNOMIALS = ((3.4445, -4.7750, 2.0315),) * 5",
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,8 @@ class Trained:
 
 def train(shards: Path, work: Path, options: Options, threads: int | None) -> Trained:
     """Train once, in a process of its own."""
+    options = dict(options)
+    first = f"from gptcli.optim import muon, optimizers; {options.pop('first', '')}"
     run = work / "run"
     shutil.rmtree(run, ignore_errors=True)
     never = 10**9
@@ -77,7 +91,8 @@ def train(shards: Path, work: Path, options: Options, threads: int | None) -> Tr
     }  # fmt: skip
     words = [word for name, value in {**fixed, **options}.items() for word in _words(name, value)]
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    subprocess.run([*GPT, "train", *words], check=True, env=os.environ | environment, capture_output=True)
+    command = [sys.executable, "-c", f"{first}\nfrom gptcli.cli.main import main\nmain()", "train", *words]
+    subprocess.run(command, check=True, env=os.environ | environment, capture_output=True)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [row["step_ms"] / 1000 for row in rows if row["kind"] == "train"]
     loss = [row["loss"] for row in rows if row["kind"] == "val"][-1]
@@ -116,8 +131,10 @@ def write_books(text: Path, folder: Path) -> Path:
     return shards
 
 
-def compare(shards: Path, work: Path, arms: Mapping[str, Options], seeds: Sequence[int], threads: int | None) -> None:
-    """Train all arms for all seeds, in turns, and print each beside the first."""
+def train_all(
+    shards: Path, work: Path, arms: Mapping[str, Options], seeds: Sequence[int], threads: int | None
+) -> dict[str, list[Trained]]:
+    """Train all arms for all seeds, in turns."""
     results: dict[str, list[Trained]] = {name: [] for name in arms}
     for seed in seeds:
         for name, options in arms.items():
@@ -125,6 +142,11 @@ def compare(shards: Path, work: Path, arms: Mapping[str, Options], seeds: Sequen
             results[name].append(trained)
             told = f"  seed {seed}, {name}: {trained.loss:.4f} after {trained.seconds:.1f} s"
             print(told, file=sys.stderr, flush=True)
+    return results
+
+
+def print_beside_first(results: Mapping[str, list[Trained]]) -> None:
+    """Print each arm beside the first."""
     first = next(iter(results.values()))
     print("| | parameters | steps | loss | seconds | steps, times fewer | time, times less |")
     print("|---|---|---|---|---|---|---|")
@@ -136,6 +158,15 @@ def compare(shards: Path, work: Path, arms: Mapping[str, Options], seeds: Sequen
             f"| {name} | {runs[0].parameters:,} | {runs[0].steps} | {loss:.4f} ({spread}) | {seconds:.1f} | "
             f"{first[0].steps / runs[0].steps:.2f} | {_median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
+
+
+def print_widths(results: Mapping[str, list[Trained]], presets: Sequence[str], rates: Sequence[float]) -> None:
+    """Print the losses of all rates by width."""
+    print("| learning rates, times the preset's | " + " | ".join(f"width of `{preset}`" for preset in presets) + " |")
+    print("|---" * (1 + len(presets)) + "|")
+    for rate in rates:
+        losses = [_median(run.loss for run in results[f"{preset} × {rate:g}"]) for preset in presets]
+        print(f"| {rate:g} | " + " | ".join(f"{loss:.4f}" for loss in losses) + " |")
 
 
 def _median(values: object) -> float:
@@ -167,23 +198,26 @@ def main() -> None:
         shared = BOOKS
     arms: dict[str, Options] = {"classic": {**shared, **classic}, "modern": {**shared, **modern}}
     if given.what == "widths":
+        presets = [f"modern-d{depth}" for depth in (2, 4, 8)]
         arms = {
-            f"modern-d{depth} × {rate:g}": {**shared, **_scaled(depth, rate), "max_iters": given.steps or 60}
-            for depth in (2, 4, 8)
+            f"{preset} × {rate:g}": {**shared, **_scaled(preset, rate), "max_iters": given.steps or 60}
+            for preset in presets
             for rate in given.rates
         }
-    elif given.ablate:
-        arms = {"modern": arms["modern"], **{name: {**arms["modern"], **part} for name, part in PARTS.items()}}
-    compare(shards, given.work, arms, list(seeds), given.threads)
+        print_widths(train_all(shards, given.work, arms, seeds, given.threads), presets, given.rates)
+        return
+    if given.ablate:
+        inner = {name: {"first": code} for name, code in INNER_PARTS.items()}
+        arms = {"modern": arms["modern"], **{n: {**arms["modern"], **part} for n, part in {**PARTS, **inner}.items()}}
+    print_beside_first(train_all(shards, given.work, arms, seeds, given.threads))
 
 
-def _scaled(depth: int, rate: float) -> Options:
+def _scaled(preset: str, rate: float) -> Options:
     """A preset of the depth rule, four layers deep, with all its learning rates times `rate`."""
     from gptcli.presets import PRESETS
 
-    preset = PRESETS[f"modern-d{depth}"]
-    rates = {name: float(preset[name]) * rate for name in ("max_lr", "embedding_lr", "head_lr")}
-    return {"preset": f"modern-d{depth}", "n_layers": 4, **rates}
+    rates = {name: float(PRESETS[preset][name]) * rate for name in ("max_lr", "embedding_lr", "head_lr")}
+    return {"preset": preset, "n_layers": 4, **rates}
 
 
 if __name__ == "__main__":
