@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -263,6 +265,31 @@ def test_a_trained_model_of_others_sorts_every_input() -> None:
         for _ in range(6):
             ids = torch.cat([ids, model(ids)[:, -1].argmax(dim=-1, keepdim=True)], dim=1)
     assert torch.equal(ids[:, 6:], inputs.sort(dim=1).values)
+
+
+@pytest.mark.skipif(not SORT_MODEL.exists(), reason="the trained sorting model is not at hand")
+def test_a_trained_model_of_others_computes_what_its_authors_stored_block_by_block() -> None:
+    stored = json.loads((SORT_MODEL / "gpt-nano-sort-t0-partials.json").read_text(encoding="utf-8"))
+
+    def activation(name: str) -> torch.Tensor:
+        values = np.frombuffer(base64.b64decode(stored[name]["data"]), dtype=np.float32)
+        return torch.tensor(values).view(stored[name]["shape"])
+
+    model = read_model(SORT_MODEL)
+    seen: dict[str, torch.Tensor] = {}
+    first = model.blocks[0]
+    modules = {
+        "tok_emb": model.token_embedding, "ln1": first.norm1, "qkv": first.attention.qkv, "attn": first.attention,
+        "ln2": first.norm2, "fc": first.mlp.up, "mlp": first.mlp, "ln_f": model.final_norm, "lm_head": model.head,
+        **{f"block{i}": block for i, block in enumerate(model.blocks)},
+    }  # fmt: skip
+    for name, module in modules.items():
+        module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+    with torch.no_grad():
+        model(activation("idx").long())
+    seen["yProj"] = seen.pop("attn")
+    for name, ours in seen.items():
+        torch.testing.assert_close(ours, activation(name), atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_a_shape_that_can_not_be_built_is_told_in_the_names_of_its_fields() -> None:

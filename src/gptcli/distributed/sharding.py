@@ -31,7 +31,11 @@ def shard(
     `low_precision` where one is given; the shards and the sums of gradients stay in fp32.
     """
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    policy = MixedPrecisionPolicy(param_dtype=low_precision, reduce_dtype=torch.float32 if low_precision else None)
+    policy = MixedPrecisionPolicy(
+        param_dtype=low_precision,
+        reduce_dtype=torch.float32 if low_precision else None,
+        cast_forward_inputs=False,  # autocast casts products; positions stay exact
+    )
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=mode == "full", mp_policy=policy)
     # What is outside the blocks, the embeddings and the head, is needed right at the beginning of the backward pass.

@@ -20,7 +20,6 @@ from gptcli.training.numerics import matmul_speed, precision_of
 
 COMPILE_SECONDS = 180.0
 _PROBE_SECONDS = 0.3  # of products, in each precision
-_AT_ONCE = 4
 _WORTH = 1.25  # times as fast, from which another precision is worth a word
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE = """

@@ -38,6 +38,7 @@ def export(settings: ExportSettings) -> Exported:
     if settings.out is None:
         raise UsageError("Say which model to export, and where to.", "For example: gpt export log model.gguf")
     out = Path(settings.out)
+    out = out if out.name not in ("", "..") else out.resolve()
     kind = settings.format or ("gguf" if out.suffix == ".gguf" else "hf")
     if settings.quantize != "none" and kind != "gguf":
         raise UsageError("--quantize: only GGUF files hold quantised weights.", "Add --format gguf.")

@@ -20,6 +20,8 @@ _PRE = {
     O200K: "gpt-4o",
 }
 
+_NEVER = "!! !!"  # a merge that nothing leads to: llama.cpp reads no file without merges
+
 
 def add_vocabulary(writer: gguf.GGUFWriter, facts: ModelFacts, rows: int, notes: list[str]) -> None:
     """Add the model's tokenizer, or that it has none that llama.cpp could hold, with a note."""
@@ -28,7 +30,8 @@ def add_vocabulary(writer: gguf.GGUFWriter, facts: ModelFacts, rows: int, notes:
     if facts.tokenizer is None or content is None or pre is None:
         if facts.tokenizer:
             notes.append(
-                f"llama.cpp has no tokenizer like '{facts.tokenizer.name}': the file takes token ids, not text."
+                f"The tokenizer '{facts.tokenizer.name}' is not byte-level BPE whose split llama.cpp has by name, "
+                "so it is not in the file, which takes token ids, not text."
             )
         writer.add_tokenizer_model("none")
         return
@@ -51,8 +54,8 @@ def add_vocabulary(writer: gguf.GGUFWriter, facts: ModelFacts, rows: int, notes:
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([tokens.get(number, f"[PAD{number}]") for number in range(rows)])
     writer.add_token_types(kinds)
-    merges = content["model"]["merges"]
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
+    writer.add_token_merges(merges or [_NEVER])
     begin = facts.prefix[0] if facts.prefix else facts.tokenizer.eot
     writer.add_bos_token_id(begin)
     writer.add_eos_token_id(facts.tokenizer.eot)
@@ -62,7 +65,11 @@ def add_vocabulary(writer: gguf.GGUFWriter, facts: ModelFacts, rows: int, notes:
 def _pre_of(content: dict[str, Any]) -> str | None:
     """llama.cpp's name for the way that a tokenizer.json cuts text into pieces; None for any that it does not have."""
     split = content.get("pre_tokenizer") or {}
-    if content["model"].get("type") != "BPE" or content.get("normalizer") is not None:
+    normalizer = (content.get("normalizer") or {}).get("type")
+    if content["model"].get("type") != "BPE" or normalizer not in (
+        None,
+        "NFC",
+    ):  # llama.cpp leaves NFC out, as for Qwen
         return None
     parts = split.get("pretokenizers") or [split]
     if "ByteLevel" not in types_of(split) or any(part.get("add_prefix_space") for part in parts):

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import reduce
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gptcli.inference.load import ModelFacts
 from gptcli.model.formats import format_of
-from gptcli.model.huggingface import CONFIG, GENERATION_CONFIG, WEIGHTS, read_tensors, save_tensors
+from gptcli.model.huggingface import (
+    CONFIG,
+    GENERATION_CONFIG,
+    WEIGHTS,
+    from_huggingface,
+    read_shape,
+    read_tensors,
+    save_tensors,
+    to_huggingface,
+)
 from gptcli.tokenizer_files import save_tokenizer
 
 _TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja")
@@ -32,8 +43,12 @@ def write_folder(facts: ModelFacts, folder: Path, notes: list[str]) -> int:
         if stored.ours in ("token_embedding.weight", "head.weight")
         for name in stored.theirs
     }
+    config = read_shape(facts.folder)
+    weights = from_huggingface(config, read_tensors(facts.folder))
+    dtype = reduce(torch.promote_types, (weight.dtype for weight in weights.values()))
     tensors: dict[str, Tensor] = {
-        name: tensor[:rows].clone() if name in names else tensor for name, tensor in read_tensors(facts.folder).items()
+        name: (tensor[:rows].clone() if name in names else tensor).to(dtype)
+        for name, tensor in to_huggingface(config, weights).items()
     }
     save_tensors(tensors, folder / WEIGHTS)
     told = json.loads((facts.folder / CONFIG).read_text(encoding="utf-8")) | {"vocab_size": rows}

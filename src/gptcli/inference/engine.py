@@ -21,7 +21,7 @@ def window_start(n: int, context: int) -> int:
     """Where the window begins that the token after the first `n` is predicted from.
 
     All of them while they fit into `context`; then the older half of the window is dropped, and again each time it has
-    filled up. Positions are learned and absolute, so what stays gets new positions and is computed afresh, once for
+    filled up. The cache holds positions, so what stays gets new ones and is computed afresh, once for
     every half of a context rather than at every token.
     """
     half = max(1, context // 2)

@@ -56,7 +56,8 @@ def to_huggingface(config: GPTConfig, weights: Mapping[str, Tensor]) -> dict[str
 def from_huggingface(config: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The `state_dict` of a `GPT` from tensors in their names, with or without the format's prefix.
 
-    Raises UserError naming every tensor that is missing or has another shape than `config` says.
+    Raises UserError naming every tensor that is missing, has another shape than `config` says, or belongs to a layer
+    and has no place in the network.
     """
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
@@ -78,11 +79,30 @@ def from_huggingface(config: GPTConfig, tensors: Mapping[str, Tensor]) -> dict[s
             parts.append(part)
         if not faults:
             found[stored.ours] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    faults += [
+        Fault(f"The weights hold {name}, which a network of this shape has no place for.")
+        for name in _surplus(config, tensors)
+    ]
     if faults:
         raise UserError(faults=faults)
     if config.tie_embeddings:
         found["head.weight"] = found["token_embedding.weight"]
     return found
+
+
+def _surplus(config: GPTConfig, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors in a layer that are neither weights of ours nor what older files keep beside theirs."""
+    format = format_of(config)
+    names = {name for stored in format.tensors(config) for name in stored.theirs} | format.zeros(config).keys()
+    known = {name.removeprefix(format.prefix) for name in names}
+    buffers = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+    return [
+        name
+        for name in tensors
+        if (short := name.removeprefix(format.prefix)) not in known
+        and short.startswith(("h.", "layers."))
+        and not short.endswith(buffers)
+    ]
 
 
 def write_model(folder: Path, model: GPT, eot: int | None) -> None:
@@ -199,8 +219,10 @@ def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True
     """
     files = [folder / WEIGHTS]
     if not files[0].exists() and (folder / WEIGHTS_INDEX).exists():
-        index = json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))
-        files = [folder / Path(name).name for name in sorted(set(index["weight_map"].values()))]
+        map_ = _read_json(folder / WEIGHTS_INDEX).get("weight_map")
+        if not isinstance(map_, dict) or not map_:
+            raise UserError(f"{folder / WEIGHTS_INDEX} is damaged: it has no weight_map.")
+        files = [folder / Path(name).name for name in sorted({str(name) for name in map_.values()})]
     if not files[0].exists():
         pickled = next(folder.glob("*.bin"), None)
         hint = (

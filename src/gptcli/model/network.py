@@ -54,6 +54,7 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         if turn:
             q, k = rotate(q, turn), rotate(k, turn)
+        q, k = q.type_as(v), k.type_as(v)  # autocast may compute norms in fp32
         grouped = H != K
         drop_rate = self.drop_rate if self.training else 0.0
         if documents:

@@ -110,7 +110,10 @@ class Muon(Optimizer):
         """The gradient seen through the momentum, whole on every process; the momentum goes on by it."""
         grad = weight.grad
         assert grad is not None
-        buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        buffer = state["momentum_buffer"]
         mean = buffer.lerp(grad, 1 - momentum)
         buffer.copy_(mean if self.found_inf is None else torch.where(self.found_inf.bool(), buffer, mean))
         ahead = grad.lerp(mean, momentum)

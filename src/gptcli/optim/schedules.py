@@ -13,8 +13,8 @@ def cosine(done: float, decay_share: float) -> float:
 
 
 def stable_then_decay(done: float, decay_share: float) -> float:
-    """1, and within the last `decay_share` of the run straight down to 0 (warm-up–stable–decay: Hu et al. 2024; the
-    straight line: Hägele et al. 2024)."""
+    """1, and within the last `decay_share` of what follows warm-up straight down to 0 (warm-up–stable–decay: Hu
+    et al. 2024; the straight line: Hägele et al. 2024)."""
     return min(1.0, (1 - done) / decay_share)
 
 

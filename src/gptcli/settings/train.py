@@ -92,10 +92,12 @@ class TrainSettings(CommandSettings):
         "cosine", "After warm-up: down a cosine; or stable, then straight down (wsd).", "Optimisation"
     )
     decay_share: float = option(
-        0.6, "Part of the run after warm-up in which --schedule wsd goes down.", "Optimisation", gt=0, le=1
+        0.4, "Part of the run after warm-up in which --schedule wsd goes down.", "Optimisation", gt=0, le=1
     )
-    weight_decay: float = option(0.1, "Decay of matrices and embeddings.", "Optimisation", ge=0)
-    beta1: float = option(0.9, "AdamW: decay of the mean of gradients.", "Optimisation", ge=0, lt=1)
+    weight_decay: float = option(
+        0.1, "Decay of matrices and embeddings; with muon of the hidden matrices alone.", "Optimisation", ge=0
+    )
+    beta1: float = option(0.9, "AdamW: decay of the mean of gradients (muon has its own).", "Optimisation", ge=0, lt=1)
     beta2: float = option(0.95, "AdamW: decay of the mean of squared gradients.", "Optimisation", ge=0, lt=1)
     grad_clip: float = option(1.0, "Longest gradient norm; 0 clips nothing.", "Optimisation", ge=0)
     seed: Count = option(

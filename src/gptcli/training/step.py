@@ -68,7 +68,7 @@ class Trainee:
         """The documents in a batch of ids (B, T), where attention is kept within them."""
         if self.masked_eot is None:
             return None
-        blocks = ids.device.type == "cuda" and not self.model.config.drop_rate
+        blocks = ids.device.type == "cuda" and self.numerics.compile and not self.model.config.drop_rate
         return find_documents(ids, self.masked_eot, blocks=blocks)
 
 

@@ -41,11 +41,11 @@ class Format:
 
 def refuse_unless(told: Told, expected: Mapping[str, tuple[object, ...]], file: str) -> None:
     """Raise UserError for every key that does not have one of its `expected` values, the first of which is meant where
-    the key is absent."""
+    the key is absent or null."""
     faults = [
         Fault(f"{file}: {key} is {told[key]!r}; only {allowed[-1]!r} can be read.")
         for key, allowed in expected.items()
-        if told.get(key, allowed[0]) not in allowed
+        if told.get(key) is not None and told[key] not in allowed
     ]
     if faults:
         raise UserError(faults=faults)

@@ -91,6 +91,7 @@ def _read(told: Told, *, qk_norm: bool) -> GPTConfig:
         "attention_bias": (False,),
         "mlp_bias": (False,),
         "use_sliding_window": (False,),
+        "partial_rotary_factor": (1.0,),
     }
     refuse_unless(told, expected, "config.json")
     heads = told["num_attention_heads"]
@@ -122,6 +123,7 @@ def _rope(told: Told) -> tuple[float, RopeScaling | None]:
     """The base of the rotary positions, and how they are stretched. Raises UserError for a way that is not known."""
     parameters = {**(told.get("rope_scaling") or {}), **(told.get("rope_parameters") or {})}
     base = float(parameters.get("rope_theta") or told.get("rope_theta") or 10_000.0)
+    refuse_unless(parameters, {"partial_rotary_factor": (1.0,)}, "config.json")
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     if kind == "default":
         return base, None
@@ -131,7 +133,7 @@ def _rope(told: Told) -> tuple[float, RopeScaling | None]:
         factor=float(parameters["factor"]),
         low_freq_factor=float(parameters["low_freq_factor"]),
         high_freq_factor=float(parameters["high_freq_factor"]),
-        original_context=int(parameters["original_max_position_embeddings"]),
+        original_context=int(parameters.get("original_max_position_embeddings") or told["max_position_embeddings"]),
     )
 
 
