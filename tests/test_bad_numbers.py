@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor
 
 from gptcli import train
 from gptcli.errors import UserError
+from gptcli.model import network
 from gptcli.model.locate import checkpoints_of
-from gptcli.model.loss import cross_entropy
+from gptcli.model.loss import linear_cross_entropy
 from gptcli.optim.optimizers import Rates, make_adamw
-from gptcli.training import step as steps
 from gptcli.training.events import Event, Note
 from gptcli.training.metrics import read
 from gptcli.training.spikes import LEAST, WINDOW, RecentSteps
@@ -54,11 +55,12 @@ def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, set[int]], None]:
     def arrange(kind: str, calls: set[int]) -> None:
         count = iter(range(10**9))
 
-        def spoiled(logits: Tensor, targets: Tensor) -> Tensor:
-            loss = cross_entropy(logits, targets)
-            return SPOILS[kind](loss) if next(count) in calls else loss
+        def spoiled(hidden: Tensor, *others: Any) -> Tensor:
+            loss = linear_cross_entropy(hidden, *others)
+            training = torch.is_grad_enabled()
+            return SPOILS[kind](loss) if training and next(count) in calls else loss
 
-        monkeypatch.setattr(steps, "cross_entropy", spoiled)
+        monkeypatch.setattr(network, "linear_cross_entropy", spoiled)
 
     return arrange
 

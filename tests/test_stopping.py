@@ -61,11 +61,11 @@ def equal_runs(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "call"),
     [
-        ("gptcli.training.evaluation.cross_entropy", 3),  # in the middle of the validation at step 0
-        ("gptcli.training.evaluation.cross_entropy", 7),  # of that at step 3
+        ("gptcli.model.network.linear_cross_entropy", 3),  # in the middle of the validation at step 0
+        ("gptcli.model.network.linear_cross_entropy", 4 + 12 + 3),  # of that at step 3
         ("gptcli.inference.engine.choose", 9),  # in the middle of a sample
         ("gptcli.evals.scoring.target_logprobs", 2),  # of HellaSwag
-        ("gptcli.training.step.cross_entropy", 8),  # of a step
+        ("gptcli.model.network.linear_cross_entropy", 4 + 8),  # of a step
     ],
 )
 def test_a_signal_is_heard_in_the_middle_of_everything_and_the_run_goes_on_bit_for_bit(
@@ -177,7 +177,7 @@ def test_a_run_that_is_stopped_while_it_measures_has_begun_nothing(
 ) -> None:
     settings = tiny(shards, tmp_path, fit_time=60, max_iters=None)
     with monkeypatch.context() as patched:
-        signal_in_call(patched, "gptcli.training.step.cross_entropy", 2)
+        signal_in_call(patched, "gptcli.model.network.linear_cross_entropy", 2)
         result = train(settings)
     assert (result.checkpoint, result.step, result.signal) == (None, 0, signal.SIGTERM)
     assert checkpoints_of(tmp_path) == []

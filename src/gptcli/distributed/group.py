@@ -76,25 +76,19 @@ class Group:
         blocks: Iterable[nn.Module],
         mode: Literal["none", "optimizer", "full"],
         low_precision: torch.dtype | None,
-        compiled: bool,
     ) -> nn.Module:
         """The model, which lies on the CPU, moved to the device and made ready to be trained by all processes: each has
         a copy, and gradients are averaged while they are computed (DDP), or each has a part (`mode`; see `sharding`).
         `low_precision` is what a sharded model is gathered in, None for its own."""
         self._mode = mode if self.ranks.world_size > 1 else "none"
         if self._mode != "none":
-            blocks = list(blocks)
-            for block in blocks if compiled else ():
-                block.compile(dynamic=False)
             sharding.shard(model, blocks, self._mode, self.device, low_precision)
             return model
         model.to(self.device)
-        # Compiled inside the wrapper: gradient accumulation speaks to the wrapper itself.
-        forward: nn.Module = torch.compile(model, dynamic=False) if compiled else model  # type: ignore[assignment]
         if self.ranks.world_size == 1:
-            return forward
+            return model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=device_ids, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
 
     def accumulating(self, wrapped: nn.Module, last: bool) -> contextlib.AbstractContextManager[None]:
         """Around a micro-batch's forward and backward pass: gradients are exchanged with the last one of a step."""
@@ -104,9 +98,10 @@ class Group:
             return contextlib.nullcontext()
         return wrapped.no_sync()
 
-    def clip(self, model: nn.Module, longest: float) -> Tensor:
-        """Scale the gradients down to norm `longest` (0: leave them); returns the norm that they had, on the device."""
-        return sharding.whole(nn.utils.clip_grad_norm_(model.parameters(), longest or float("inf")))
+    def grad_norm(self, model: nn.Module) -> Tensor:
+        """The norm of all gradients together, on the device."""
+        grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return sharding.whole(nn.utils.get_total_norm(grads))
 
     def gathered(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """Whole tensors on the first process, None on the others; all call it with the same names in the same order.

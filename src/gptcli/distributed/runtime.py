@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     import torch  # at run time only where a device is resolved: tokenizing asks for the cores alone
 
 _LAUNCHER = "_GPTCLI_LAUNCHER"
+_M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of <malloc.h>
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,27 @@ def limit_spinning() -> None:
         return
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")  # of the other OpenMP, in ms, which it spins 200 of
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for tensors of the same size in the next step.
+
+    glibc gives large blocks back to the system at once, which then clears every page anew. Measured with GPT-2 124M on
+    2 cores, 4 × 256 tokens: 12.3 s of system time in 10 steps by default, 4.7 s so, the step 6% shorter, in bf16 15%;
+    huge pages on top of it gained nothing, and less than this does without it. Other allocators have their own ways.
+    """
+    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        change = ctypes.CDLL(None).mallopt
+        change(_M_MMAP_MAX, 0)
+        change(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_compiled() -> None:
+    """Have torch.compile keep what it compiled in the user's cache folder, where another run finds it: by default that
+    lies in a temporary folder."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
 
 
 def announce_launcher() -> None:

@@ -16,12 +16,11 @@ from gptcli.distributed.runtime import resolve_device
 from gptcli.doctor.finding import Finding, fault, ok, warning
 from gptcli.errors import UserError
 from gptcli.settings import DoctorSettings
-from gptcli.training.numerics import matmul_speed, precision_of
+from gptcli.training.numerics import CLEARLY, DTYPES, fastest_matmul, matmul_speed, precision_of
 
 COMPILE_SECONDS = 180.0
 _PROBE_SECONDS = 0.3  # of products, in each precision
-_WORTH = 1.25  # times as fast, from which another precision is worth a word
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WIDTH = 768  # GPT-2's
 _COMPILE = """
 import sys, torch
 print(torch.compile(lambda x: torch.nn.functional.gelu(x) * 2)(torch.ones(8, device=sys.argv[1])).sum().item())
@@ -37,14 +36,14 @@ def check_precision(settings: DoctorSettings) -> Iterator[Finding]:
     size = 1024 if device.type == "cpu" else 4096
     speeds = {
         name: speed
-        for name, dtype in _DTYPES.items()
+        for name, dtype in DTYPES.items()
         if (speed := matmul_speed(device, dtype, size, _PROBE_SECONDS)) is not None
     }
-    taken = precision_of(device)
+    taken = precision_of(device, _WIDTH, lambda: fastest_matmul(device))
     told = ", ".join(f"{name} {speed / 1e9:,.0f}" for name, speed in speeds.items())
     found = f"{told} GFLOP/s in products of {size} × {size}; training takes {taken}"
     fastest = max(speeds, key=speeds.__getitem__)
-    if speeds[fastest] > _WORTH * speeds[taken]:
+    if speeds[fastest] > CLEARLY * speeds[taken]:
         found += f", though {fastest} measures faster"
     yield ok("precision", found)
 

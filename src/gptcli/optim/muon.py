@@ -64,11 +64,13 @@ class Muon(Optimizer):
     alike at any width, and a learning rate holds for all (Yang, Simon and Bernstein 2023).
 
     Momentum is Nesterov's, by `momentum` in the groups; decay is decoupled, of all matrices. Weights may be sharded
-    (`DTensor`): each process then keeps its part of the momentum, and all compute the update. If `found_inf` is set to
-    a tensor, a step in which that is 1 changes nothing, as torch's fused optimisers have it.
+    (`DTensor`): each process then keeps its part of the momentum, and all compute the update. As torch's fused
+    optimisers have it: a step changes nothing if `found_inf` is set to a tensor and that is 1, and gradients are
+    divided by `grad_scale` where that is set.
     """
 
     found_inf: Tensor | None = None
+    grad_scale: Tensor | None = None
 
     def __init__(self, matrices: Iterable[Matrix], *, weight_decay: float, dtype: torch.dtype) -> None:
         matrices = list(matrices)
@@ -110,6 +112,8 @@ class Muon(Optimizer):
         """The gradient seen through the momentum, whole on every process; the momentum goes on by it."""
         grad = weight.grad
         assert grad is not None
+        if self.grad_scale is not None:
+            grad = grad / self.grad_scale
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight)

@@ -37,9 +37,10 @@ class Optimizers:
         self.parts = parts
         self._name_of = {parameter: name for name, parameter in model.named_parameters()}
 
-    def step(self, number: int, lr: float, left_out: Tensor) -> None:
-        """Move the weights in step `number` (from 0), unless `left_out` is 1: where a kernel can ask that itself nobody
-        waits for the device, as torch's GradScaler has it."""
+    def step(self, number: int, lr: float, left_out: Tensor, divisor: Tensor | None = None) -> None:
+        """Move the weights in step `number` (from 0) by the gradients over `divisor`, unless `left_out` is 1: where a
+        kernel can do both itself nobody waits for the device or reads the gradients once more, as torch's GradScaler
+        has it."""
         for optimizer in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["scale"]
@@ -47,10 +48,13 @@ class Optimizers:
                     group["momentum"] = momentum_at(number)
             asks_itself = optimizer.defaults.get("fused") or isinstance(optimizer, Muon)
             if not asks_itself:
-                if not left_out.item():
-                    optimizer.step()
+                if left_out.item():
+                    continue
+                if divisor is not None:
+                    torch._foreach_div_([p.grad for p in _parameters_of(optimizer) if p.grad is not None], divisor)
+                optimizer.step()
                 continue
-            optimizer.grad_scale, optimizer.found_inf = None, left_out  # type: ignore[attr-defined]
+            optimizer.grad_scale, optimizer.found_inf = divisor, left_out  # type: ignore[attr-defined]
             try:
                 optimizer.step()
             finally:
@@ -83,10 +87,9 @@ class Optimizers:
     def prepare_moments(self, updates: int) -> None:
         """Have moments that can be filled in, as after so many updates."""
         for optimizer in self.parts:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             state: dict[int, dict[str, Tensor]] = {
                 i: {kind: torch.zeros_like(parameter) for kind in _kinds(optimizer)}
-                for i, parameter in enumerate(parameters)
+                for i, parameter in enumerate(_parameters_of(optimizer))
             }
             if not isinstance(optimizer, Muon):
                 for of_parameter in state.values():
@@ -96,9 +99,12 @@ class Optimizers:
 
     def _parameters(self) -> Iterator[tuple[Optimizer, nn.Parameter]]:
         for optimizer in self.parts:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    yield optimizer, parameter
+            for parameter in _parameters_of(optimizer):
+                yield optimizer, parameter
+
+
+def _parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _kinds(optimizer: Optimizer) -> tuple[str, ...]:

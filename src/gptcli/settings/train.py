@@ -166,6 +166,12 @@ class TrainSettings(CommandSettings):
     shard: Literal["none", "optimizer", "full"] = option(
         "none", "Spread over the processes: the optimiser and gradients, or the weights too.", "Device and processes"
     )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", "Of matrix products: what the device computes fastest, or one of these.", "Device and processes"
+    )
+    activation_checkpointing: Literal["none", "block"] = option(
+        "none", "block: compute blocks again in the backward pass, for less memory.", "Device and processes"
+    )
     torch_matmul_precision: Literal["highest", "high", "medium"] = option(
         "high", "Precision of fp32 matrix products: highest, high (TF32) or medium.", "Device and processes"
     )

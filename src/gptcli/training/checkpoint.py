@@ -6,6 +6,7 @@ a run takes the newest one whose checksums hold.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -56,6 +57,7 @@ class Progress:
     best_loss: float | None  # the lowest so far
     recent: RecentSteps
     numerics: dict[str, Any]
+    loss_scale: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the GradScaler, where there is one
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def read_progress(folder: Path) -> Progress:
     """Where the run stood. Raises UserError when the file is of another version."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        known = {field.name: state[field.name] for field in fields(Progress)}
+        known = {field.name: state[field.name] for field in fields(Progress) if field.name != "loss_scale"}
+        known["loss_scale"] = state.get("loss_scale", {})  # which older versions did not have
         return Progress(**known | {"recent": RecentSteps(**state["recent"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -4,7 +4,7 @@ training: the model comes back in the mode it was in, and the global random numb
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,6 @@ from gptcli.errors import UserError
 from gptcli.evals.hellaswag import Item, prepare, score, subset, summarise
 from gptcli.evals.hellaswag_data import load_within
 from gptcli.inference.engine import complete
-from gptcli.model.loss import cross_entropy
-from gptcli.model.network import GPT
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
 
@@ -44,7 +42,7 @@ class Evaluator:
         reader = WindowReader(setup.shards.split("val"), setup.length, setup.config.vocab_size)
         size = setup.settings.n_batches
         total, tokens = 0.0, 0
-        with _evaluating(self.trainee.model):
+        with _evaluating(self.trainee):
             for turn in range(0, setup.val_windows, group.ranks.world_size * size):
                 if group.any(self.stop()):
                     return None
@@ -55,10 +53,9 @@ class Evaluator:
                 x, y = reader.read(mine if len(mine) else np.arange(1))  # all take part in a pass of a sharded model
                 targets = torch.from_numpy(y).to(group.device)
                 ids = torch.from_numpy(x).to(group.device)
-                with self.trainee.numerics.autocast(group.device):
-                    logits = self.trainee.model(ids, documents=self.trainee.documents(ids))
+                loss = self.trainee.loss(self.trainee.model, ids, targets)
                 if len(mine):
-                    total += cross_entropy(logits, targets, reduction="sum").item()
+                    total += loss.item() * targets.numel()
                     tokens += targets.numel()
         parts = group.gather((total, tokens))
         return sum(part[0] for part in parts) / sum(part[1] for part in parts)
@@ -69,7 +66,7 @@ class Evaluator:
         mine = self.items[group.ranks.rank :: group.ranks.world_size]
         batch_tokens = max(self.setup.settings.n_batches * self.setup.length, 4096)
         turns = _Turns(group, self.stop)
-        with _evaluating(self.trainee.model), self.trainee.numerics.autocast(group.device):
+        with _evaluating(self.trainee), self.trainee.numerics.autocast(group.device):
             scored = score(self.trainee.model, mine, batch_tokens, turns.stopped)
             while turns.others_go_on():
                 if group.is_sharded:
@@ -90,7 +87,7 @@ class Evaluator:
             prompt, prompt_ids = SAMPLE_PROMPT, tokenizer.encode(SAMPLE_PROMPT)
         except UserError:  # it lacks a letter: from the start of a document, then
             prompt, prompt_ids = "", [tokenizer.eot]
-        with _evaluating(self.trainee.model), self.trainee.numerics.autocast(group.device):
+        with _evaluating(self.trainee), self.trainee.numerics.autocast(group.device):
             if group.ranks.is_main or group.is_sharded:
                 ids = complete(
                     self.trainee.model,
@@ -133,11 +130,14 @@ class _Turns:
 
 
 @contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
+def _evaluating(trainee: Trainee) -> Iterator[None]:
     """No gradients and no dropout; afterwards the model trains on."""
+    model = trainee.model
     model.eval()
+    # Batches have other shapes than training's here: nothing is compiled for them.
+    eager = torch.compiler.set_stance("force_eager") if trainee.numerics.compile else nullcontext()
     try:
-        with torch.no_grad(), sharding.evaluating(model):
+        with torch.no_grad(), sharding.evaluating(model), eager:
             yield
     finally:
         model.train()

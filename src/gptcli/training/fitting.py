@@ -14,9 +14,10 @@ from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator
+from gptcli.training.feed import Feed
 from gptcli.training.setup import Setup
 from gptcli.training.spikes import RecentSteps
-from gptcli.training.step import Batches, Trainee, take_step
+from gptcli.training.step import Trainee, take_step
 
 MARGIN = 0.04  # of the time, left over for what was not measured
 WARM_STEPS = 1  # not counted: memory is allocated and kernels are chosen, perhaps compiled
@@ -48,9 +49,7 @@ def steps_within(seconds: float, costs: Costs, settings: TrainSettings) -> int:
     return max(0, math.floor((seconds * (1 - MARGIN) - at_ends) / per_step))
 
 
-def measure(
-    setup: Setup, trainee: Trainee, batches: Batches, evaluator: Evaluator, stop: Callable[[], bool]
-) -> Costs | None:
+def measure(setup: Setup, trainee: Trainee, feed: Feed, evaluator: Evaluator, stop: Callable[[], bool]) -> Costs | None:
     """Take the run's first steps with a learning rate of 0, then forget them: weights, optimiser and data are as
     before, so that the run is the one that --max-iters would have made. None when it was stopped.
 
@@ -62,7 +61,7 @@ def measure(
     number = 0
     while number < WARM_STEPS + LEAST_STEPS or group.any(sum(seconds) < SHARE * settings.fit_time):
         began = time.monotonic()
-        result = take_step(trainee, batches, number, 0.0, settings.grad_clip, stop)
+        result = take_step(trainee, feed, number, 0.0, settings.grad_clip, stop)
         if result is None:
             return None
         result.numbers.tolist()  # until the device is done

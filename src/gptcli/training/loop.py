@@ -17,13 +17,14 @@ from gptcli.training import checkpoint, saver
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator
 from gptcli.training.events import TrainResult
+from gptcli.training.feed import Feed
 from gptcli.training.logbook import Logbook, StepNumbers
 from gptcli.training.places import name_places
 from gptcli.training.saver import Failed, Saver
 from gptcli.training.setup import Setup
 from gptcli.training.signals import StopSignals
 from gptcli.training.spikes import LIMIT_SPAN, RecentSteps
-from gptcli.training.step import Batches, StepResult, Trainee, take_step
+from gptcli.training.step import StepResult, Trainee, take_step
 
 
 def reads_late(device: torch.device) -> bool:
@@ -47,7 +48,7 @@ class Loop:
 
     setup: Setup
     trainee: Trainee
-    batches: Batches
+    feed: Feed
     evaluator: Evaluator
     logbook: Logbook
     saver: Saver | None
@@ -120,7 +121,7 @@ class Loop:
         )
         limits = self._recent.limits(settings.spike_zscore if settings.on_spike == "skip" else None)
         stop = lambda: bool(self.stop)  # noqa: E731
-        result = take_step(self.trainee, self.batches, self._step, lr, settings.grad_clip, stop, limits)
+        result = take_step(self.trainee, self.feed, self._step, lr, settings.grad_clip, stop, limits)
         if result is None:
             return False
         self._step += 1
@@ -140,19 +141,26 @@ class Loop:
         if unread is None:
             return
         loss, grad_norm, left_out = unread.result.numbers.tolist()
-        if left_out:
+        if left_out and self._overflowed(loss, grad_norm):
+            pass  # the scale of the loss was too large, and is smaller now
+        elif left_out:
             self._recent = self._recent.with_skipped(unread.step)
             self._tell_bad_step(unread, loss, grad_norm)
         else:
             self._recent = self._recent.with_good(loss, grad_norm)
         self.logbook.step_done(StepNumbers(unread.step, loss, unread.lr, grad_norm, unread.seconds, bool(left_out)))
 
+    def _overflowed(self, loss: float, grad_norm: float) -> bool:
+        """Whether fp16 could not hold the gradients as they were scaled, which says nothing of the run."""
+        scaler = self.trainee.scaler
+        return scaler.is_enabled() and math.isfinite(loss) and not math.isfinite(grad_norm) and scaler.get_scale() >= 1
+
     def _tell_bad_step(self, unread: _Unread, loss: float, grad_norm: float) -> None:
         """Name a step that did not reach the weights, and the place of its batch in the data. Raises UserError where
         the run is not to go on."""
         group, settings = self.trainee.group, self.setup.settings
         losses = group.gather(unread.result.micro_losses.tolist())
-        places = name_places(self.batches, unread.step - 1, losses, group.ranks.world_size)
+        places = name_places(self.feed.batches, unread.step - 1, losses, group.ranks.world_size)
         what = f"Step {unread.step} gave a loss of {loss:g} and a gradient norm of {grad_norm:g}"
         if settings.on_spike == "stop":
             self.logbook.note(unread.step, f"{what}. {places}", told=True)
@@ -224,6 +232,7 @@ class Loop:
             best_loss=self._best_loss,
             recent=self._recent,
             numerics=self.trainee.numerics.as_dict(),
+            loss_scale=self.trainee.scaler.state_dict(),
         )
         if group.on_main(lambda: self._is_saved(progress)):
             return  # a stop just after a save

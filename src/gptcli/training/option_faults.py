@@ -24,6 +24,10 @@ def check_options(settings: TrainSettings, context_length: int, processes: int) 
         faults.append(
             Fault(f"--fit-time measures how many steps the run has, {given} says it.", "Leave one of them out.")
         )
+    if settings.precision == "fp16" and settings.shard != "none":
+        faults.append(
+            Fault("--precision fp16: its loss scaling does not go with --shard.", "Take --precision bf16 or fp32.")
+        )
     if settings.keep_every and settings.keep_every % settings.save_every:
         faults.append(
             Fault(

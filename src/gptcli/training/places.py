@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gptcli.training.step import Batches
+from gptcli.training.batches import Batches
 
 SHOWN = 8  # sequences that are named at most
 

@@ -28,6 +28,7 @@ FREE = {
     "on_spike", "spike_zscore", "spike_limit",
     "eval_every", "eval_iters", "metrics", "eval_examples", "hellaswag_data", "sample_every",
     "device", "gpus", "nodes", "node_rank", "rdzv_endpoint", "shard", "torch_matmul_precision", "compile",
+    "precision", "activation_checkpointing",
     "vocab_size", "n_tokens", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "drop_rate",
     "tie_embeddings", "n_kv_heads", "mlp_dim", "positions", "norm", "mlp", "qk_norm", "bias",
 }  # fmt: skip

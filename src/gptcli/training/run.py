@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -16,17 +16,19 @@ from gptcli.data.batches import WindowReader
 from gptcli.distributed.group import Group
 from gptcli.distributed.meeting import meet
 from gptcli.distributed.orphans import ending_with
-from gptcli.distributed.runtime import detect, launcher, resolve_device
+from gptcli.distributed.runtime import detect, keep_compiled, keep_freed_memory, launcher, resolve_device
 from gptcli.errors import ToldElsewhereError, UsageError, UserError
 from gptcli.model.config import stacked
 from gptcli.model.huggingface import read_model
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Optimizers, Rates, make_adamw, make_muon
 from gptcli.settings import TrainSettings
-from gptcli.training import checkpoint, fitting, numerics, record
+from gptcli.training import checkpoint, compiling, fitting, numerics, record
+from gptcli.training.batches import Batches
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator, hellaswag_items
 from gptcli.training.events import Listener, Note, Started, TrainResult
+from gptcli.training.feed import Feed
 from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
 from gptcli.training.retention import Retention, check_room
@@ -34,7 +36,7 @@ from gptcli.training.run_folder import Continuation, last_val_loss, open_run
 from gptcli.training.saver import Saver
 from gptcli.training.setup import Setup, describe, prepare, with_steps
 from gptcli.training.signals import StopSignals
-from gptcli.training.step import Batches, Trainee
+from gptcli.training.step import Trainee
 from gptcli.training.telemetry import PeakMemory, peak_flops
 
 
@@ -59,6 +61,8 @@ def train(
         )
     if not ranks.launched:
         prepare(settings)  # tells all that is wrong at once, the device among it
+    keep_freed_memory()
+    keep_compiled()
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals(began + settings.max_time if settings.max_time else None))
         if ranks.launched:
@@ -76,7 +80,7 @@ def train(
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, last_val_loss(run), None, already_finished=True)
-        return _run(setup, group, found, stop, tell, command, began)
+        return _run(setup, group, found, stop, tell, command, began, stack)
 
 
 def _prepared(settings: TrainSettings, group: Group) -> Setup:
@@ -131,8 +135,9 @@ def _run(
     tell: Listener,
     command: Sequence[str] | None,
     began: float,
+    stack: ExitStack,
 ) -> TrainResult:
-    """Build everything that the loop needs, and run it. `began` is when this call did."""
+    """Build everything that the loop needs, and run it. `began` is when this call did; `stack` closes what it opens."""
     settings, run = setup.settings, Path(setup.settings.log_dir)
     memory = PeakMemory(group.device)
     group.on_main(lambda: _check_room(run, setup))
@@ -148,10 +153,15 @@ def _run(
         settings.n_batches,
         settings.seed,
     )
+    feed = stack.enter_context(Feed(batches, group.device, group.ranks.rank, group.ranks.world_size))
+    first = torch.zeros(settings.n_batches, setup.length, dtype=torch.int64, device=group.device)
+    trainee, notes = compiling.settle(trainee, first, asked_for=settings.compile == "on")
+    for note in notes:
+        tell(Note(note))
     evaluator = Evaluator(setup, trainee, items, lambda: bool(stop))
     if setup.steps == 0:
         tell(Note(f"Measuring how many steps end in {settings.fit_time:g} s."))
-        fitted = _fitted(setup, trainee, batches, evaluator, stop, began)
+        fitted = _fitted(setup, trainee, feed, evaluator, stop, began)
         if fitted is None:
             signal = next((number for number in group.gather(stop.received) if number is not None), None)
             return TrainResult(run, None, 0, 0, None, signal, out_of_time=signal is None)
@@ -170,7 +180,7 @@ def _run(
     tell(Started(run, step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
     retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
     saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
-    return Loop(setup, trainee, batches, evaluator, logbook, saver, stop, found.progress).run()
+    return Loop(setup, trainee, feed, evaluator, logbook, saver, stop, found.progress).run()
 
 
 def _check_room(run: Path, setup: Setup) -> None:
@@ -181,13 +191,13 @@ def _check_room(run: Path, setup: Setup) -> None:
 
 
 def _fitted(
-    setup: Setup, trainee: Trainee, batches: Batches, evaluator: Evaluator, stop: StopSignals, began: float
+    setup: Setup, trainee: Trainee, feed: Feed, evaluator: Evaluator, stop: StopSignals, began: float
 ) -> Setup | None:
     """The set-up with as many steps as end in --fit-time, counted from `began`; None where it was stopped. Raises
     UsageError where none does."""
     settings, group = setup.settings, trainee.group
     assert settings.fit_time is not None
-    costs = fitting.measure(setup, trainee, batches, evaluator, lambda: bool(stop))
+    costs = fitting.measure(setup, trainee, feed, evaluator, lambda: bool(stop))
     if costs is None:
         return None
     left = min(group.gather(settings.fit_time - (time.monotonic() - began)))
@@ -203,9 +213,8 @@ def _fitted(
 def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, list[str]]:
     """The model, where it left off or with its first weights, and its optimiser; and notes on how they compute."""
     settings, device = setup.settings, group.device
-    choices, notes = numerics.choose(settings, device, group.ranks)
-    if settings.optimizer == "muon":
-        choices = replace(choices, muon_precision=group.on_main(lambda: numerics.fastest_matmul(device)))
+    measured = cache(lambda: group.on_main(lambda: numerics.fastest_matmul(device)))
+    choices, notes = numerics.choose(settings, device, group.ranks, setup.config.emb_dim, measured)
     if found.progress:
         choices, changes = numerics.keep(choices, found.progress.numerics, settings)
         notes += changes
@@ -218,14 +227,19 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
         else:
             model = GPT.create(setup.config, settings.seed, settings.init)
         model.train()
+        model.recompute_blocks = settings.activation_checkpointing == "block"
+        if choices.compile:
+            compiling.compile_parts(model)
         low_precision = torch.bfloat16 if choices.precision == "bf16" else None
-        wrapped = group.spread(model, model.blocks, settings.shard, low_precision, choices.compile)
-        optimizers = _optimizers(setup, model, choices)
+        wrapped = group.spread(model, model.blocks, settings.shard, low_precision)
+        optimizers, scaler = _optimizers(setup, model, choices), choices.scaler(device)
         if found.progress:
             checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizers, group)
+            if scaler.is_enabled() and found.progress.loss_scale:
+                scaler.load_state_dict(found.progress.loss_scale)
     except UserError as error:
         raise group.told_once(error) from error
-    return Trainee(model, wrapped, optimizers, group, choices, setup.masked_eot), notes
+    return Trainee(model, wrapped, optimizers, group, choices, scaler, setup.masked_eot), notes
 
 
 def _optimizers(setup: Setup, model: GPT, choices: numerics.Numerics) -> Optimizers:
@@ -233,8 +247,7 @@ def _optimizers(setup: Setup, model: GPT, choices: numerics.Numerics) -> Optimiz
     rates = Rates(settings.embedding_lr or settings.max_lr, settings.head_lr or settings.max_lr, settings.max_lr)
     make = make_adamw
     if settings.optimizer == "muon":
-        dtype = torch.bfloat16 if choices.muon_precision == "bf16" else torch.float32
-        make = partial(make_muon, heights=stacked(setup.config), dtype=dtype)
+        make = partial(make_muon, heights=stacked(setup.config), dtype=numerics.DTYPES[choices.muon_precision])
     return make(
         model,
         rates,

@@ -9,37 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
-from gptcli.data.batches import WindowReader
-from gptcli.data.order import Indices, samples_of, window_of
 from gptcli.distributed.group import Group
 from gptcli.model.documents import Documents, find_documents
-from gptcli.model.loss import cross_entropy
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Optimizers
+from gptcli.training.feed import Feed
 from gptcli.training.numerics import Numerics
 
-
-@dataclass(frozen=True)
-class Batches:
-    """Where the samples of a step come from: sample numbers go on over the whole run, `n_batches` at a time to each
-    process in turn, so that every number of processes sees the same samples in a step."""
-
-    reader: WindowReader
-    n_windows: int
-    windows_per_step: int
-    n_batches: int
-    seed: int
-
-    def micro_batch(self, step: int, micro: int, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets (B, T) of micro-batch `micro` of `step` for one process."""
-        x, y = self.reader.read(self.windows(step, micro, rank, world_size))
-        return torch.from_numpy(x), torch.from_numpy(y)
-
-    def windows(self, step: int, micro: int, rank: int, world_size: int) -> Indices:
-        """Which windows of the training split that micro-batch is, (B,)."""
-        samples = samples_of(step, micro, rank, world_size, self.n_batches, self.windows_per_step)
-        return window_of(samples, self.n_windows, self.seed)
+DATA, OPTIMIZER = "data", "optimiser"  # parts of a step, as a profile names them
+_CLIP_EPS = 1e-6  # as torch's clip_grad_norm_ has it
 
 
 @dataclass(frozen=True)
@@ -54,14 +34,15 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Trainee:
-    """What a step works on: `wrapped` computes the forward pass (spread over processes, perhaps compiled), `model`
-    holds the parameters."""
+    """What a step works on: `wrapped` computes the forward pass (spread over processes), `model` holds the parameters.
+    `scaler` keeps small gradients from vanishing in fp16; in other precisions it does nothing."""
 
     model: GPT
     wrapped: nn.Module
     optimizers: Optimizers
     group: Group
     numerics: Numerics
+    scaler: torch.amp.GradScaler
     masked_eot: int | None = None  # where attention is kept within documents: the id that each begins with
 
     def documents(self, ids: Tensor) -> Documents | None:
@@ -70,6 +51,12 @@ class Trainee:
             return None
         blocks = ids.device.type == "cuda" and self.numerics.compile and not self.model.config.drop_rate
         return find_documents(ids, self.masked_eot, blocks=blocks)
+
+    def loss(self, module: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of a batch (B, T) by `module`, which is the model or what it is wrapped in."""
+        with self.numerics.autocast(ids.device):
+            loss: Tensor = module(ids, documents=self.documents(ids), targets=targets)
+        return loss
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -83,7 +70,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def take_step(
     trainee: Trainee,
-    batches: Batches,
+    feed: Feed,
     step: int,
     lr: float,
     grad_clip: float,
@@ -94,28 +81,32 @@ def take_step(
 
     A loss or gradient norm that is not finite, or above its one of the `limits`, never reaches the weights.
     """
-    group, device = trainee.group, trainee.group.device
-    rank, world_size = group.ranks.rank, group.ranks.world_size
-    accumulation = batches.windows_per_step // (batches.n_batches * world_size)
-    seed_step(batches.seed, step, rank)
+    group, scaler, accumulation = trainee.group, trainee.scaler, feed.accumulation
+    seed_step(feed.batches.seed, step, group.ranks.rank)
     trainee.optimizers.zero_grad()
-    losses = torch.zeros(accumulation, device=device)
+    losses = torch.zeros(accumulation, device=group.device)
     for micro in range(accumulation):
         if group.any(stop()):
             trainee.optimizers.zero_grad()
             return None
-        x, y = (part.to(device) for part in batches.micro_batch(step, micro, rank, world_size))
+        with record_function(DATA):
+            x, y = feed.micro_batch(step, micro)
         with group.accumulating(trainee.wrapped, last=micro == accumulation - 1):
-            with trainee.numerics.autocast(device):
-                logits = trainee.wrapped(x, documents=trainee.documents(x))
             # All micro-batches are of one size, so the mean of their means is the mean over the step's tokens.
-            loss = cross_entropy(logits, y) / accumulation
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = trainee.loss(trainee.wrapped, x, y) / accumulation
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         losses[micro] = loss.detach()
-    grad_norm = group.clip(trainee.model, grad_clip)
-    # Averaged, the norm has the same bits everywhere, so no process leaves a step out that another one takes.
-    loss, grad_norm = group.sum(torch.stack((losses.sum(), grad_norm))).div_(world_size)
-    good = loss.isfinite() & grad_norm.isfinite() & (loss <= limits[0]) & (grad_norm <= limits[1])
-    left_out = (~good).float()
-    trainee.optimizers.step(step, lr, left_out)
+    with record_function(OPTIMIZER):
+        for part in trainee.optimizers.parts:
+            scaler.unscale_(part)
+        grad_norm = group.grad_norm(trainee.model)
+        # Averaged, the norm has the same bits everywhere, so no process leaves a step out that another one takes.
+        loss, grad_norm = group.sum(torch.stack((losses.sum(), grad_norm))).div_(group.ranks.world_size)
+        good = loss.isfinite() & grad_norm.isfinite() & (loss <= limits[0]) & (grad_norm <= limits[1])
+        left_out = (~good).float()
+        # Clipped to the norm `grad_clip` by the update itself, which reads the gradients anyway.
+        divisor = ((grad_norm + _CLIP_EPS) / grad_clip).clamp(min=1.0) if grad_clip else torch.ones_like(grad_norm)
+        trainee.optimizers.step(step, lr, left_out, divisor)
+        if scaler.is_enabled():
+            scaler.update()
     return StepResult(torch.stack((loss, grad_norm, left_out)), losses * accumulation)
