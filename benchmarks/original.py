@@ -1,7 +1,8 @@
-"""The pipeline that `gpt tokenize` is measured against: gpt-from-scratch 1.1, in an environment of its own.
+"""What `gpt tokenize` and `gpt train` are measured against: gpt-from-scratch 1.1, in an environment of its own.
 
-That distribution has our name, hence an environment that holds nothing of ours. Its script, in its repository
-`scripts/tokenize_documents_parallel.py`, is not in the distribution: PROGRAM calls the package as the script does.
+That distribution has our name, hence an environment that holds nothing of ours. Its scripts, in its repository
+`scripts/tokenize_documents_parallel.py` and `scripts/train_gpt.py`, are not in the distribution: PROGRAM and
+`sides/original_gpt.py` call the package as they do.
 """
 
 from __future__ import annotations
@@ -82,16 +83,11 @@ class Original:
         self._program = work / "original_tokenize.py"
         self._program.write_text(PROGRAM, encoding="utf-8")
         self._cache = work / "original_datasets"
-        vocabulary = work / "original_vocabulary"
-        write_vocabulary(vocabulary)
         self.environment = {
+            **environment_of(python, work),
             "HF_DATASETS_CACHE": str(self._cache),
-            "HF_HUB_OFFLINE": "1",
-            "TIKTOKEN_CACHE_DIR": str(vocabulary),
             "PROCESSES": str(processes),
-            "PYTHONPATH": "",  # nothing of ours
         }
-        self._check()
 
     def command(self, corpus: Corpus, folder: Path | str) -> list[str]:
         """The command that tokenizes the files of `corpus` into `folder`."""
@@ -106,21 +102,28 @@ class Original:
         """The copies that `prepare` made."""
         return sorted(self._cache.rglob("*.arrow"))
 
-    def _check(self) -> None:
-        program = "from importlib.metadata import version; print(*map(version, ['gpt-from-scratch', 'tiktoken']))"
-        if not self._python.is_file():
-            raise SystemExit(f"There is no Python at {self._python}.")
-        found = subprocess.run(
-            [str(self._python), "-c", program],
-            env=os.environ | self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        expected = [RELEASE, version("tiktoken")]
-        if found.stdout.split() != expected:
-            names = "gpt-from-scratch {} and tiktoken {}".format(*expected)
-            raise SystemExit(f"{self._python} has not {names}: make an environment with --make-peer.")
+
+def environment_of(python: Path, work: Path) -> dict[str, str]:
+    """The variables that it runs with; what it reads lies in `work`. Raises SystemExit where `python` has not the
+    release, or other versions than those here of what it requires."""
+    vocabulary = work / "original_vocabulary"
+    write_vocabulary(vocabulary)
+    environment = {"HF_HUB_OFFLINE": "1", "TIKTOKEN_CACHE_DIR": str(vocabulary), "PYTHONPATH": ""}  # nothing of ours
+    if not python.is_file():
+        raise SystemExit(f"There is no Python at {python}.")
+    names = ["gpt-from-scratch", *REQUIRED]
+    found = subprocess.run(
+        [str(python), "-c", f"from importlib.metadata import version; print(*map(version, {names}))"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = [RELEASE, *(version(name).partition("+")[0] for name in REQUIRED)]
+    if [told.partition("+")[0] for told in found.stdout.split()] != expected:
+        told = ", ".join(f"{name} {number}" for name, number in zip(names, expected, strict=True))
+        raise SystemExit(f"{python} has not {told}: make an environment with --make-peer.")
+    return environment
 
 
 def write_vocabulary(folder: Path) -> None:

@@ -13,12 +13,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -28,6 +27,7 @@ from corpus import Books, Corpus
 from original import Original, make_environment
 from process_memory import Peak, peak_memory
 from token_stream import TokenStream, token_stream
+from turns import spread
 
 TINY_MEGABYTES = 1  # what a command takes by itself is what it takes for so little text
 
@@ -96,11 +96,6 @@ class Bench:
         if code:
             end = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise SystemExit(f"{side.name} ended with {code}:\n{end}")
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
-    return f"{middle} ({low} to {high})"
 
 
 def compare_throughput(bench: Bench, sides: list[Side], corpus: Corpus, runs: int) -> None:

@@ -26,6 +26,7 @@ from gptcli.errors import UserError
 from gptcli.model.checksums import CHECKSUMS, seal
 from gptcli.model.locate import checkpoints_of
 from gptcli.settings import DoctorSettings, TokenizeSettings, TrainSettings
+from gptcli.training import hardware
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -136,8 +137,7 @@ def test_a_containers_limit_counts_as_memory(
 ) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text(f"{2**30}\n")
-    monkeypatch.setattr(machine, "_CGROUP_LIMITS", (tmp_path / "none", limit))
-    monkeypatch.setattr(machine, "_meminfo", lambda key: 64 * 2**30)
+    monkeypatch.setattr(hardware, "_CGROUP_LIMITS", (tmp_path / "none", limit))
     finding = one(machine.check_memory(settings))
     assert (finding.state, "may use 1.0" in finding.found) == ("warning", True)
 

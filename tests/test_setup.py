@@ -20,6 +20,7 @@ from gptcli.planning import plan
 from gptcli.presets import PRESETS
 from gptcli.settings import TokenizeSettings, TrainSettings
 from gptcli.training.length import ORIGINAL_STEPS
+from gptcli.training.memory import Shape, memory_of
 from gptcli.training.setup import Setup, describe, prepare
 
 
@@ -137,9 +138,10 @@ def test_the_modern_presets_fit_their_cards_with_a_tenth_left(
     preset: str, card: int, parameters: float, shards: Path, tmp_path: Path
 ) -> None:
     settings = TrainSettings(preset=preset, data_root=str(shards), log_dir=str(tmp_path), max_iters=10, device="cpu")
-    planned = plan(settings)
-    assert planned.peak_memory_bytes < 0.9 * card * 2**30
-    assert planned.parameters == pytest.approx(parameters, rel=0.01)
+    setup = prepare(settings)
+    shape = Shape.of(setup, setup.micro_batch, "bf16", "cuda", 1)
+    assert memory_of(shape).peak < 0.9 * card * 2**30
+    assert shape.parameters == pytest.approx(parameters, rel=0.01)
 
 
 @pytest.mark.parametrize("depth", [2, 6, 12, 24])

@@ -114,12 +114,12 @@ def _read(name: str, info: FieldInfo) -> OptionField:
 
 
 def _bare(annotation: Any) -> Any:
-    """The type itself, out of `Annotated[...]` and `... | None`."""
+    """The type itself, out of `Annotated[...]`, `... | None` and `... | Literal["auto"]`."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        (inner,) = (part for part in get_args(annotation) if part is not type(None))
-        return _bare(inner)
+        inner = [part for part in get_args(annotation) if part is not type(None)]
+        return _bare(next(part for part in inner if len(inner) == 1 or get_origin(part) is not Literal))
     return annotation
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gptcli.cli.progress import Interval, bar, duration, short
+from gptcli.cli.progress import Interval, bar, count, duration, short
 from gptcli.cli.report import console
-from gptcli.training.events import Evaluated, Event, Listener, Note, Sampled, Saved, Started, StepDone
+from gptcli.training.events import Evaluated, Event, Listener, Note, Profiled, Sampled, Saved, Started, StepDone
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def _ignore(event: Event) -> None:
 
 
 class Quiet:
-    """Tells how the run is set up, and notes."""
+    """Tells how the run is set up, notes, and what was asked for: a profile."""
 
     def __init__(self, out: Console) -> None:
         self.out = out
@@ -47,6 +47,8 @@ class Quiet:
                 self.started(event)
             case Note(message=message):
                 self.line(f"note: {message}", "yellow")
+            case Profiled():
+                self.profiled(event)
 
     def line(self, text: str, style: str = "") -> None:
         from rich.text import Text
@@ -60,6 +62,13 @@ class Quiet:
             self.line(f"{name:<{width}}  {value}")
         if event.step:
             self.line(f"Continuing after step {event.step:,} of {event.steps:,}.")
+
+    def profiled(self, event: Profiled) -> None:
+        self.line(f"step {event.step:,}  profile of {count(event.steps, 'step')}, {event.step_ms:,.1f} ms each", "bold")
+        width = max(len(part) for part in event.parts)
+        for part, taken in sorted(event.parts.items(), key=lambda item: -item[1]):
+            self.line(f"  {part:<{width}}  {taken:>10,.1f} ms  {taken / event.step_ms:>6.1%}")
+        self.line(f"  trace, for ui.perfetto.dev: {event.path}")
 
 
 class Lines(Quiet):

@@ -66,7 +66,8 @@ def resolve(
     try:
         settings = settings_cls(**values)
     except ValidationError as error:
-        details = error.errors()
+        # Of a value that may be a number or a word the first says what is wrong with it as a number.
+        details = [detail for detail in error.errors() if detail["type"] != "literal_error" or len(detail["loc"]) == 1]
         found += [fault_of(detail, fields, origin) for detail in details]
         faulty = {str(detail["loc"][0]) for detail in details if detail["loc"]}
         values = {name: value for name, value in values.items() if name not in faulty}

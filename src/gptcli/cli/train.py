@@ -11,7 +11,7 @@ from gptcli.cli import report
 from gptcli.cli.options import Call
 from gptcli.errors import UserError
 from gptcli.settings import TrainSettings
-from gptcli.training.events import TrainResult
+from gptcli.training.events import Spent, TrainResult
 
 EXAMPLES = """\
 gpt train --preset gpt2 --gpus 8
@@ -132,11 +132,23 @@ def tell_end(result: TrainResult, fresh: bool = False) -> None:
     else:
         loss = "" if result.val_loss is None else f", validation loss {result.val_loss:.4f}"
         report.say(f"Done: {result.step:,} steps{loss}", "bold green")
+        report.say(_where_time_went(result.spent))
     report.say(f"Checkpoint: {result.checkpoint}")
     folder = str(result.log_dir)
     elsewhere = folder != "log"
     report.say(f"Next: gpt plot{f' {shlex.quote(folder)}' if elsewhere else ''}")
     report.say(f'      gpt generate "On a clear day"{f" --model {shlex.quote(folder)}" if elsewhere else ""}')
+
+
+def _where_time_went(spent: Spent) -> str:
+    from gptcli.cli.progress import duration
+
+    share = spent.waiting / spent.steps if spent.steps else 0.0
+    pace = spent.tokens / spent.steps if spent.steps else 0.0
+    return (
+        f"Time: {duration(spent.steps)} in steps at {pace:,.0f} tokens/s, {share:.1%} of it waiting for data; "
+        f"{duration(spent.evaluating)} evaluating, {duration(spent.saving)} waiting for saves"
+    )
 
 
 def _dry_run(settings: TrainSettings, call: Call) -> int:

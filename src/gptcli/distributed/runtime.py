@@ -152,6 +152,11 @@ def keep_compiled() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "compiled"))
 
 
+def keep_profiler_quiet() -> None:
+    """Have torch's profiler write no lines of its own to standard error; what it logs is told in its trace too."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+
+
 def announce_launcher() -> None:
     """Let the processes that this one is about to start know who launched them."""
     os.environ[_LAUNCHER] = str(os.getpid())

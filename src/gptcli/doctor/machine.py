@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import torch
 
 import gptcli
@@ -16,12 +16,11 @@ from gptcli.distributed.runtime import n_cores, n_threads, resolve_device
 from gptcli.doctor.finding import Finding, fault, ok, warning
 from gptcli.errors import UserError
 from gptcli.settings import DoctorSettings
+from gptcli.training.hardware import GIB, cgroup_limit
 
-GIB = 2**30
 _LITTLE_MEMORY = 4 * GIB
 _LITTLE_SHARED_MEMORY = GIB  # NCCL takes some tens of MB for each pair of GPUs; containers give 64 MB
 _FEW_HANDLES = 1024
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def check_versions(settings: DoctorSettings) -> Iterator[Finding]:
@@ -65,11 +64,9 @@ def check_devices(settings: DoctorSettings) -> Iterator[Finding]:
 
 def check_memory(settings: DoctorSettings) -> Iterator[Finding]:
     """Memory that is free, and a container's limit below the machine's."""
-    available, total = _meminfo("MemAvailable"), _meminfo("MemTotal")
-    if available is None or total is None:
-        return  # only Linux tells
+    memory, limit = psutil.virtual_memory(), cgroup_limit()
+    available, total = memory.available, memory.total
     found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB free"
-    limit = _cgroup_limit()
     if limit is not None and limit < total:
         found += f", of which this container may use {limit / GIB:.1f}"
         available = min(available, limit)
@@ -109,18 +106,3 @@ def check_file_handles(settings: DoctorSettings) -> Iterator[Finding]:
 
 def _instructions() -> str:
     return torch.backends.cpu.get_cpu_capability()
-
-
-def _meminfo(key: str) -> int | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def _cgroup_limit() -> int | None:
-    for file in _CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no such version, or no limit ("max")
-            return int(file.read_text(encoding="ascii"))
-    return None

@@ -83,17 +83,20 @@ def prove(settings: TrainSettings, start: Start, tell: Tell) -> Proof:
 def shortened(settings: TrainSettings, folder: Path, tell: Tell) -> TrainSettings:
     """The settings of a few steps with all that a run does between them."""
     setup = prepare(settings, Ranks(world_size=settings.gpus))
-    least = settings.n_batches * setup.length * settings.gpus
+    at_once = setup.micro_batch or 1  # of auto the least: it is the resuming that is to be proved
+    least = at_once * setup.length * settings.gpus
     batch = min(settings.total_batch_size, ACCUMULATED * least)
     if batch < settings.total_batch_size:
         tell(f"A step has {batch:,} tokens here in place of {settings.total_batch_size:,}.")
     changes: dict[str, Any] = {
         "log_dir": str(folder / "run"),
+        "n_batches": at_once,
         "total_batch_size": batch,
         "max_iters": LEAST_STEPS,
         "n_epochs": None,
         "fit_time": None,
         "max_time": None,
+        "profile": None,
         "warmup_iters": min(settings.warmup_iters, 2),
         "eval_every": 2,
         "eval_iters": 1,

@@ -87,9 +87,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             inputs, matrix = hidden.to(dtype), weight.to(dtype)
+            # One memory for all chunks: freed and asked for anew, it would come to lie beside what is left of it.
+            logits = torch.empty(min(rows, len(inputs)), len(matrix), dtype=dtype, device=hidden.device)
             for start in range(0, hidden.shape[0], rows):
                 part = inputs[start : start + rows]
-                losses, grad = softmax_gradient(part @ matrix.T, targets[start : start + rows])
+                held = logits[: len(part)]
+                torch.mm(part, matrix.T, out=held)
+                losses, grad = softmax_gradient(held, targets[start : start + rows])
                 total += losses.sum()
                 if hidden_grad is None:
                     continue

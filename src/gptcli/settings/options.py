@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -65,9 +65,11 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = re.compile("".join(rf"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in "dhms"))
 
 Count = Annotated[int, BeforeValidator(_count)]
+Size = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_count)]  # counted, or measured
 Name = Annotated[str, StringConstraints(min_length=1)]  # of a file, a folder, a model: empty it would mean another
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_commas)]
+A_SIZE = ("INT|auto", "a whole number, at least 1, or auto")
 A_TIME = ("TIME", "a time such as 2h, 1h30m or 45s")
 Device = Annotated[
     str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"), Field(examples=["auto", "cpu", "cuda", "mps"])

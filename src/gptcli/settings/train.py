@@ -7,7 +7,18 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from gptcli.presets import PRESETS, values_of
-from gptcli.settings.options import A_TIME, CommaList, CommandSettings, Count, Device, Name, Seconds, option
+from gptcli.settings.options import (
+    A_SIZE,
+    A_TIME,
+    CommaList,
+    CommandSettings,
+    Count,
+    Device,
+    Name,
+    Seconds,
+    Size,
+    option,
+)
 
 
 class TrainSettings(CommandSettings):
@@ -59,7 +70,9 @@ class TrainSettings(CommandSettings):
     data_root: Name = option("edu_fineweb10B", "Folder of token shards; a bare name lies under ./data.", "Data")
     n_tokens: Count | None = option(None, "Tokens of one sequence. Default: the context length.", "Data", ge=1)
     document_mask: bool = option(False, "Keep attention within a document, in training and validation.", "Data")
-    n_batches: Count = option(16, "Sequences in the micro-batch of one process.", "Data", ge=1)
+    n_batches: Size = option(
+        16, "Sequences in the micro-batch of one process; auto: as many as fit.", "Data", takes=A_SIZE
+    )
     total_batch_size: Count = option(524_288, "Tokens of one step, over all processes.", "Data", ge=1)
 
     max_iters: Count | None = option(
@@ -136,8 +149,12 @@ class TrainSettings(CommandSettings):
     fit_time: Seconds | None = option(
         None, "As many steps as end in this time, measured once at the start.", "Run", takes=A_TIME, gt=0
     )
+    profile: Count | None = option(
+        None, "Profile so many steps, after the first ones: a trace, and where their time went.", "Run", ge=1
+    )
     monitor: bool = option(True, "Show progress while training. Metrics are written in any case.", "Run")
-    dry_run: bool = option(False, "Tell size, memory and length of the run, and train nothing.", "Run")
+    dry_run: bool = option(False, "Tell size, memory, length and time of the run, and train nothing.", "Run")
+    on: Name | None = option(None, "Plan for these GPUs in place of this machine, with --dry-run: 8xh100.", "Run")
 
     eval_every: Count = option(250, "Steps between evaluations.", "Evaluation", ge=1)
     eval_iters: Count = option(20, "Validation loss is taken over this many total batches.", "Evaluation", ge=1)

@@ -40,7 +40,7 @@ class Evaluator:
         """
         setup, group = self.setup, self.trainee.group
         reader = WindowReader(setup.shards.split("val"), setup.length, setup.config.vocab_size)
-        size = setup.settings.n_batches
+        size = setup.micro_batch
         total, tokens = 0.0, 0
         with _evaluating(self.trainee):
             for turn in range(0, setup.val_windows, group.ranks.world_size * size):
@@ -64,7 +64,7 @@ class Evaluator:
         """`acc`, `acc_norm` and `n` on the run's fixed examples; None when it was stopped."""
         group = self.trainee.group
         mine = self.items[group.ranks.rank :: group.ranks.world_size]
-        batch_tokens = max(self.setup.settings.n_batches * self.setup.length, 4096)
+        batch_tokens = max(self.setup.micro_batch * self.setup.length, 4096)
         turns = _Turns(group, self.stop)
         with _evaluating(self.trainee), self.trainee.numerics.autocast(group.device):
             scored = score(self.trainee.model, mine, batch_tokens, turns.stopped)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -69,8 +69,40 @@ class Saved:
     seconds: float
 
 
-Event = Started | Note | StepDone | Evaluated | Sampled | Saved
+@dataclass(frozen=True)
+class Profiled:
+    """The last `steps` steps, up to `step`, were profiled: `parts` are the milliseconds that each part took of one of
+    them, which together are the step; `path` is the trace."""
+
+    step: int
+    steps: int
+    parts: Mapping[str, float]
+    path: Path
+
+    @property
+    def step_ms(self) -> float:
+        """One step, with what it cost to record it."""
+        return sum(self.parts.values())
+
+
+Event = Started | Note | StepDone | Evaluated | Sampled | Saved | Profiled
 Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Where the time of one call went, in seconds: `waiting` for data is a part of `steps`; `saving` is what training
+    waited for, not what was written beside it. `tokens` are those of the steps."""
+
+    steps: float = 0.0
+    waiting: float = 0.0
+    evaluating: float = 0.0
+    saving: float = 0.0
+    tokens: int = 0
+
+    def plus(self, **more: float) -> Spent:
+        """With so much more of each."""
+        return replace(self, **{name: getattr(self, name) + value for name, value in more.items()})
 
 
 @dataclass(frozen=True)
@@ -90,6 +122,7 @@ class TrainResult:
     signal: int | None
     out_of_time: bool = False
     already_finished: bool = False
+    spent: Spent = Spent()
 
     @property
     def complete(self) -> bool:

@@ -11,21 +11,22 @@ from typing import Any
 
 from gptcli.model.config import GPTConfig
 from gptcli.training import metrics
-from gptcli.training.events import Evaluated, Listener, Note, Sampled, Saved, StepDone
+from gptcli.training.events import Evaluated, Listener, Note, Profiled, Sampled, Saved, Spent, StepDone
 from gptcli.training.saver import Written
 from gptcli.training.telemetry import PeakMemory, flops_per_token
 
 
 @dataclass(frozen=True)
 class StepNumbers:
-    """One step as it is logged: `seconds` is its wall time with its data, `skipped` that it did not reach the
-    weights."""
+    """One step as it is logged: `seconds` is its wall time with its data, `waited` the part of it in which it waited
+    for these, `skipped` that it did not reach the weights."""
 
     step: int
     loss: float
     lr: float
     grad_norm: float
     seconds: float
+    waited: float
     skipped: bool
 
 
@@ -39,6 +40,7 @@ class Logbook:
         self.run, self.tokens_per_step, self.memory = run, tokens_per_step, memory
         self.tell, self.began, self.is_main = tell, began, is_main
         self._metrics, self._samples = metrics.Log(run / metrics.METRICS), metrics.Log(run / metrics.SAMPLES)
+        self.spent = Spent()
         self._flops_per_step = 0.0
         self._peak_flops: float | None = None
 
@@ -60,6 +62,7 @@ class Logbook:
             "grad_norm": _finite(numbers.grad_norm),
             "tokens_per_second": self.tokens_per_step / numbers.seconds,
             "step_ms": 1000 * numbers.seconds,
+            "data_ms": 1000 * numbers.waited,
         }
         if (peak := self.memory.bytes()) is not None:
             row["peak_memory_bytes"] = peak
@@ -67,6 +70,7 @@ class Logbook:
             row["mfu"] = self._flops_per_step / numbers.seconds / self._peak_flops
         if numbers.skipped:
             row["skipped"] = True
+        self.spent = self.spent.plus(steps=numbers.seconds, waiting=numbers.waited, tokens=self.tokens_per_step)
         self._log("train", numbers.step, row)
         self.tell(
             StepDone(
@@ -79,10 +83,15 @@ class Logbook:
             )
         )
 
-    def evaluated(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """A `val` or `hellaswag` line."""
-        self._log(kind, step, values)
+    def evaluated(self, step: int, kind: str, values: Mapping[str, float], seconds: float) -> None:
+        """A `val` or `hellaswag` line, with the time that it took."""
+        self.evaluating(seconds)
+        self._log(kind, step, {**values, "seconds": seconds})
         self.tell(Evaluated(step, kind, values))
+
+    def evaluating(self, seconds: float) -> None:
+        """Count time that went into evaluations and samples."""
+        self.spent = self.spent.plus(evaluating=seconds)
 
     def sampled(self, step: int, prompt: str, text: str, ids: Sequence[int]) -> None:
         """A line of `samples.jsonl`."""
@@ -91,9 +100,16 @@ class Logbook:
 
     def saved(self, written: Written) -> None:
         """An `event` line of a checkpoint that is whole, with what it took."""
+        self.spent = self.spent.plus(saving=written.stall)
         figures = {"stall_ms": 1000 * written.stall, "save_seconds": written.seconds}
         self._log("event", written.step, {"message": f"saved {written.folder.name}", **figures})
         self.tell(Saved(written.step, written.folder, 1000 * written.stall, written.seconds))
+
+    def profiled(self, event: Profiled) -> None:
+        """An `event` line of steps that were profiled."""
+        figures = {"step_ms": event.step_ms, "parts_ms": event.parts, "trace": str(event.path.relative_to(self.run))}
+        self._log("event", event.step, {"message": f"profiled {event.steps} steps", **figures})
+        self.tell(event)
 
     def note(self, step: int, message: str, told: bool = False) -> None:
         """An `event` line, which the listener is told too unless it was already."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from gptcli.training.events import TrainResult
 from gptcli.training.feed import Feed
 from gptcli.training.logbook import Logbook, StepNumbers
 from gptcli.training.places import name_places
+from gptcli.training.profiling import Profile
 from gptcli.training.saver import Failed, Saver
 from gptcli.training.setup import Setup
 from gptcli.training.signals import StopSignals
@@ -39,12 +41,13 @@ class _Unread:
     step: int
     lr: float
     seconds: float
+    waited: float
     result: StepResult
 
 
 @dataclass
 class Loop:
-    """One run of the loop; `start` is where an earlier one stood. `saver` is the first process'."""
+    """One run of the loop; `start` is where an earlier one stood. `saver` and `profile` are the first process'."""
 
     setup: Setup
     trainee: Trainee
@@ -54,6 +57,7 @@ class Loop:
     saver: Saver | None
     stop: StopSignals
     start: Progress | None
+    profile: Profile | None
     _step: int = field(init=False)
     _evaluation_due: bool = field(init=False)
     _sample_due: bool = field(init=False)
@@ -80,9 +84,13 @@ class Loop:
         settings, group = self.setup.settings, self.trainee.group
         self._measure()  # what is due at step 0, or was when an earlier call was stopped
         while self._step < self.setup.steps and not group.any(bool(self.stop)):
+            if self.profile:
+                self.profile.begin(self._step)
             if not self._take_step():
                 break
             last = self._step == self.setup.steps
+            if self.profile:
+                self.profile.end(self._step, last)
             self._val_loss, self._is_best = None, False
             self._evaluation_due = last or self._step % settings.eval_every == 0
             self._sample_due = last or self._step % settings.sample_every == 0
@@ -91,6 +99,8 @@ class Loop:
                 self._save()
             self._tell_saves()
         self._read()
+        if self.profile:
+            self.profile.end(self._step, last=True)
         self._save()
         complete = self._step == self.setup.steps and not (self._evaluation_due or self._sample_due)
         self._saved = group.on_main(lambda: self._finish_saving(complete))
@@ -105,11 +115,12 @@ class Loop:
             self._val_loss,
             signal,
             out_of_time=not complete and signal is None,
+            spent=self.logbook.spent,
         )
 
     def _take_step(self) -> bool:
         """One optimiser step and its line; False when it was stopped before the weights were touched."""
-        settings, began = self.setup.settings, time.monotonic()
+        settings, began, waited = self.setup.settings, time.monotonic(), self.feed.waited
         lr = learning_rate(
             self._step,
             steps=self.setup.steps,
@@ -121,7 +132,8 @@ class Loop:
         )
         limits = self._recent.limits(settings.spike_zscore if settings.on_spike == "skip" else None)
         stop = lambda: bool(self.stop)  # noqa: E731
-        result = take_step(self.trainee, self.feed, self._step, lr, settings.grad_clip, stop, limits)
+        take = partial(take_step, self.trainee, self.feed, self._step, lr, settings.grad_clip, stop, limits)
+        result = self.profile.take(self._step + 1, take) if self.profile else take()
         if result is None:
             return False
         self._step += 1
@@ -129,9 +141,9 @@ class Loop:
             # To read this step's numbers now would be to wait for it. Those of the step before are there while this one
             # runs, and waiting for them keeps the host just one step ahead: the time between is a step's.
             self._read()
-            self._unread = _Unread(self._step, lr, time.monotonic() - began, result)
-        else:
-            self._unread = _Unread(self._step, lr, time.monotonic() - began, result)
+        waited = self.feed.waited - waited
+        self._unread = _Unread(self._step, lr, time.monotonic() - began, waited, result)
+        if not reads_late(self.trainee.group.device):
             self._read()
         return True
 
@@ -148,7 +160,9 @@ class Loop:
             self._tell_bad_step(unread, loss, grad_norm)
         else:
             self._recent = self._recent.with_good(loss, grad_norm)
-        self.logbook.step_done(StepNumbers(unread.step, loss, unread.lr, grad_norm, unread.seconds, bool(left_out)))
+        self.logbook.step_done(
+            StepNumbers(unread.step, loss, unread.lr, grad_norm, unread.seconds, unread.waited, bool(left_out))
+        )
 
     def _overflowed(self, loss: float, grad_norm: float) -> bool:
         """Whether fp16 could not hold the gradients as they were scaled, which says nothing of the run."""
@@ -189,11 +203,13 @@ class Loop:
             self._sample_due = not self._sample()
 
     def _evaluate(self) -> None:
+        began = time.monotonic()
         val_loss = self.evaluator.validation_loss()
         if val_loss is None:
             return
         if not math.isfinite(val_loss):
             raise self._not_finite(f"After step {self._step} the validation loss is {val_loss:g}")
+        validated = time.monotonic()
         scores: Mapping[str, float] | None = None
         if self.evaluator.items and self._step > 0:
             scores = self.evaluator.hellaswag()
@@ -203,13 +219,15 @@ class Loop:
         self._val_loss = val_loss
         self._is_best = self._best_loss is not None and val_loss < self._best_loss
         self._best_loss = val_loss if self._best_loss is None else min(val_loss, self._best_loss)
-        self.logbook.evaluated(self._step, "val", {"loss": val_loss})
+        self.logbook.evaluated(self._step, "val", {"loss": val_loss}, validated - began)
         if scores:
-            self.logbook.evaluated(self._step, "hellaswag", scores)
+            self.logbook.evaluated(self._step, "hellaswag", scores, time.monotonic() - validated)
 
     def _sample(self) -> bool:
         """Complete the prompt; False when it was stopped."""
+        began = time.monotonic()
         sampled = self.evaluator.sample(self._step)
+        self.logbook.evaluating(time.monotonic() - began)
         if self.trainee.group.any(bool(self.stop)):
             return False
         if sampled and self.trainee.group.ranks.is_main:
@@ -237,6 +255,7 @@ class Loop:
         if group.on_main(lambda: self._is_saved(progress)):
             return  # a stop just after a save
         self._saved_as = progress
+        self.trainee.optimizers.zero_grad()  # which the next step does anyway: now their memory is the snapshot's
         take: Callable[[], checkpoint.Snapshot | None] = lambda: checkpoint.snapshot(  # noqa: E731
             progress, self.trainee.model, self.trainee.optimizers, group
         )

@@ -37,6 +37,7 @@ class Numerics:
     fused_adamw: bool
     threads: int
     muon_precision: str = ""  # "fp32" or "bf16", whichever measures faster; empty where there is no Muon
+    micro_batch: int = 0  # sequences, where --n-batches auto chose them
 
     def apply(self) -> None:
         """Set the process-wide switches of torch."""
@@ -107,6 +108,8 @@ def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettin
             kept = replace(kept, matmul_precision=chosen.matmul_precision)
         if "compile" in settings.model_fields_set:
             kept = replace(kept, compile=chosen.compile)
+        if settings.n_batches != "auto":
+            kept = replace(kept, micro_batch=0)
         if "precision" in settings.model_fields_set:
             kept = replace(kept, precision=chosen.precision)
     else:
@@ -114,7 +117,7 @@ def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettin
     changes = [
         f"{field.name.replace('_', ' ')} was {getattr(before, field.name)}, is {getattr(kept, field.name)}"
         for field in fields(Numerics)
-        if getattr(before, field.name) != getattr(kept, field.name)
+        if getattr(before, field.name) != getattr(kept, field.name) and field.name != "micro_batch"
     ]
     return kept, [
         f"Since the last call: {'; '.join(changes)}. Results may differ in the last digits."

@@ -28,6 +28,8 @@ def check_options(settings: TrainSettings, context_length: int, processes: int) 
         faults.append(
             Fault("--precision fp16: its loss scaling does not go with --shard.", "Take --precision bf16 or fp32.")
         )
+    if settings.on and not settings.dry_run:
+        faults.append(Fault("--on plans for other devices; nothing is trained on them.", "Add --dry-run."))
     if settings.keep_every and settings.keep_every % settings.save_every:
         faults.append(
             Fault(
@@ -39,15 +41,16 @@ def check_options(settings: TrainSettings, context_length: int, processes: int) 
 
 
 def _batch_faults(settings: TrainSettings, length: int, processes: int) -> list[Fault]:
-    micro_batch = settings.n_batches * length * processes
+    at_once = 1 if settings.n_batches == "auto" else settings.n_batches
+    micro_batch = at_once * length * processes
     total = settings.total_batch_size
     if total % micro_batch == 0:
         return []
     below = total - total % micro_batch
     nearest_totals = [str(size) for size in (below, below + micro_batch) if size]
-    product = f"--n-batches {settings.n_batches} × {length} tokens"
+    product = f"--n-batches {at_once} × {length} tokens"
     product += f" × {processes} processes" if processes > 1 else ""
-    smaller = [size for size in range(settings.n_batches, 0, -1) if total % (size * length * processes) == 0]
+    smaller = [size for size in range(at_once, 0, -1) if total % (size * length * processes) == 0]
     return [
         Fault(
             f"--total-batch-size {total} can't be divided by a micro-batch of {product} = {micro_batch} tokens.",

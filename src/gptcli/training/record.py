@@ -20,11 +20,11 @@ from gptcli.errors import Fault, UserError, raise_if
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
 
-RUN, PLOTS = "run.json", "plots"
+RUN, PLOTS, PROFILES = "run.json", "plots", "profile"
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
-    "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "monitor", "dry_run",
-    "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
+    "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "profile", "monitor", "dry_run",
+    "on", "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
     "on_spike", "spike_zscore", "spike_limit",
     "eval_every", "eval_iters", "metrics", "eval_examples", "hellaswag_data", "sample_every",
     "device", "gpus", "nodes", "node_rank", "rdzv_endpoint", "shard", "torch_matmul_precision", "compile",
@@ -65,6 +65,7 @@ def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | No
         "resolved": {
             "parameters": trainee.model.n_parameters(),
             "tokens_per_step": setup.tokens_per_step,
+            "n_batches": setup.micro_batch,
             "accumulation": setup.accumulation(ranks.world_size),
             "processes": ranks.world_size,
             "device": str(trainee.group.device),

@@ -23,7 +23,7 @@ from gptcli.model.huggingface import read_model
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Optimizers, Rates, make_adamw, make_muon
 from gptcli.settings import TrainSettings
-from gptcli.training import checkpoint, compiling, fitting, numerics, record
+from gptcli.training import checkpoint, compiling, fitting, hardware, micro_batch, numerics, record
 from gptcli.training.batches import Batches
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator, hellaswag_items
@@ -31,13 +31,14 @@ from gptcli.training.events import Listener, Note, Started, TrainResult
 from gptcli.training.feed import Feed
 from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
+from gptcli.training.profiling import Profile
 from gptcli.training.retention import Retention, check_room
 from gptcli.training.run_folder import Continuation, last_val_loss, open_run
 from gptcli.training.saver import Saver
 from gptcli.training.setup import Setup, describe, prepare, with_steps
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Trainee
-from gptcli.training.telemetry import PeakMemory, peak_flops
+from gptcli.training.telemetry import PeakMemory
 
 
 def train(
@@ -141,7 +142,10 @@ def _run(
     settings, run = setup.settings, Path(setup.settings.log_dir)
     memory = PeakMemory(group.device)
     group.on_main(lambda: _check_room(run, setup))
+    room = _room(group)
     trainee, notes = _trainee(setup, group, found)
+    if not setup.micro_batch:
+        trainee, setup = micro_batch.settle(trainee, setup, room, micro_batch.Memo(setup, trainee.numerics))
     items, note = group.on_main(lambda: hellaswag_items(setup))
     notes += [note] if note else []
     for note in notes:
@@ -150,13 +154,13 @@ def _run(
         WindowReader(setup.shards.split("train"), setup.length, setup.config.vocab_size),
         setup.train_windows,
         setup.windows_per_step,
-        settings.n_batches,
+        setup.micro_batch,
         settings.seed,
     )
     feed = stack.enter_context(Feed(batches, group.device, group.ranks.rank, group.ranks.world_size))
-    first = torch.zeros(settings.n_batches, setup.length, dtype=torch.int64, device=group.device)
-    trainee, notes = compiling.settle(trainee, first, asked_for=settings.compile == "on")
-    for note in notes:
+    first = torch.zeros(setup.micro_batch, setup.length, dtype=torch.int64, device=group.device)
+    trainee, compile_notes = compiling.settle(trainee, first, asked_for=settings.compile == "on")
+    for note in compile_notes:
         tell(Note(note))
     evaluator = Evaluator(setup, trainee, items, lambda: bool(stop))
     if setup.steps == 0:
@@ -172,15 +176,20 @@ def _run(
     group.on_main(lambda: record.write(run, setup, trainee, command))
     step, seconds = (found.progress.step, found.progress.seconds) if found.progress else (0, 0.0)
     logbook = Logbook(run, setup.tokens_per_step, memory, tell, time.monotonic() - seconds, is_main=group.ranks.is_main)
-    if peak := peak_flops(group.device):
+    gpu, choices = hardware.known(group.device), trainee.numerics
+    if gpu and (peak := hardware.peak_of(gpu, choices.precision, choices.matmul_precision)):
         parameters = trainee.model.n_parameters()
         logbook.measure_against(peak * group.ranks.world_size, setup.config, parameters, setup.length)
-    for note in (*setup.notes, *found.notes, *notes):
+    for note in (*setup.notes, *found.notes, *notes, *compile_notes):
         logbook.note(step, note, told=True)
     tell(Started(run, step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
     retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
     saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
-    return Loop(setup, trainee, feed, evaluator, logbook, saver, stop, found.progress).run()
+    profile = None
+    if settings.profile and group.ranks.is_main:
+        intervals = (settings.eval_every, settings.sample_every)
+        profile = stack.enter_context(Profile(trainee.model, group.device, settings.profile, intervals, logbook))
+    return Loop(setup, trainee, feed, evaluator, logbook, saver, stop, found.progress, profile).run()
 
 
 def _check_room(run: Path, setup: Setup) -> None:
@@ -188,6 +197,13 @@ def _check_room(run: Path, setup: Setup) -> None:
     with torch.device("meta"):
         parameters = GPT(setup.config).n_parameters()
     check_room(run, checkpoint.size(setup.config, parameters))
+
+
+def _room(group: Group) -> int:
+    """Bytes that each process may plan with, before its model takes its part."""
+    sharing = 1 if group.device.type == "cuda" else group.ranks.local_world_size
+    free = hardware.free_memory(group.device)
+    return min(group.gather(micro_batch.usable(free, group.device.type, sharing)))
 
 
 def _fitted(
@@ -232,7 +248,7 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
             compiling.compile_parts(model)
         low_precision = torch.bfloat16 if choices.precision == "bf16" else None
         wrapped = group.spread(model, model.blocks, settings.shard, low_precision)
-        optimizers, scaler = _optimizers(setup, model, choices), choices.scaler(device)
+        optimizers, scaler = optimizers_of(setup, model, choices), choices.scaler(device)
         if found.progress:
             checkpoint.restore(found.folder if group.ranks.is_main else None, model, optimizers, group)
             if scaler.is_enabled() and found.progress.loss_scale:
@@ -242,7 +258,8 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
     return Trainee(model, wrapped, optimizers, group, choices, scaler, setup.masked_eot), notes
 
 
-def _optimizers(setup: Setup, model: GPT, choices: numerics.Numerics) -> Optimizers:
+def optimizers_of(setup: Setup, model: GPT, choices: numerics.Numerics) -> Optimizers:
+    """What moves the weights of a model, by the settings of its run."""
     settings = setup.settings
     rates = Rates(settings.embedding_lr or settings.max_lr, settings.head_lr or settings.max_lr, settings.max_lr)
     make = make_adamw

@@ -14,7 +14,7 @@ from gptcli.training.checkpoint import Progress
 from gptcli.training.setup import Setup
 
 # What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
-_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.RUN)
+_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.PROFILES, record.RUN)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Setup:
     steps: int
     warmup: int
     warmup_note: str
+    micro_batch: int  # sequences of one process; 0 where it is still to be chosen
     metrics: tuple[str, ...]
     metrics_asked_for: bool
     notes: tuple[str, ...]
@@ -55,7 +56,7 @@ class Setup:
 
     def accumulation(self, world_size: int) -> int:
         """Micro-batches that each of `world_size` processes adds up in a step."""
-        return self.windows_per_step // (self.settings.n_batches * world_size)
+        return self.windows_per_step // (self.micro_batch * world_size)
 
 
 def preflight(settings: TrainSettings) -> None:
@@ -121,6 +122,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         steps=0,
         warmup=0,
         warmup_note="",
+        micro_batch=0 if settings.n_batches == "auto" else settings.n_batches,
         metrics=metrics,
         metrics_asked_for=_asked_for_metrics(settings),
         notes=tuple(notes),
@@ -261,7 +263,7 @@ def _val_windows(shards: Shards, length: int) -> int:
 
 def describe(setup: Setup, parameters: int, processes: int) -> dict[str, str]:
     """The run's model, data, batch arithmetic and length, for people."""
-    config, settings = setup.config, setup.settings
+    config = setup.config
     steps_per_epoch = setup.train_windows / setup.windows_per_step
     return {
         "Model": f"{format_of(config).name}, {parameters:,} parameters: "
@@ -269,7 +271,7 @@ def describe(setup: Setup, parameters: int, processes: int) -> dict[str, str]:
         f"width {config.emb_dim}, context {config.context_length}, vocabulary {config.vocab_size:,}",
         "Data": f"{setup.shards.folder}: {len(setup.shards.split('train')):,} tokens to train on, "
         f"{len(setup.shards.split('val')):,} to validate",
-        "Batch": f"{settings.n_batches} × {setup.length} tokens × {setup.accumulation(processes)} accumulated × "
+        "Batch": f"{setup.micro_batch} × {setup.length} tokens × {setup.accumulation(processes)} accumulated × "
         f"{processes} process{'es' if processes > 1 else ''} = {setup.tokens_per_step:,} tokens a step",
         "Length": f"{_count(setup.steps, 'step')}, {setup.steps * setup.tokens_per_step:,} tokens, "
         f"{setup.steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,.1f} steps",

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from gptcli.model.config import GPTConfig
-
-# Dense bf16 peaks in FLOP/s by a part of the name that CUDA reports, from the makers' data sheets.
-# The first match counts, so longer names stand before those they contain.
-PEAK_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989.4e12,
-    "H200": 989.4e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "A10G": 70e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "RTX 4090": 165.2e12,
-    "RTX 3090": 71e12,
-}
 
 
 def flops_per_token(config: GPTConfig, parameters: int, length: int) -> int:
@@ -41,22 +25,18 @@ def flops_per_token(config: GPTConfig, parameters: int, length: int) -> int:
     return 6 * (parameters - looked_up) + 12 * config.n_layers * config.n_heads * config.head_dim * length
 
 
-def peak_flops(device: torch.device) -> float | None:
-    """The device's dense bf16 peak in FLOP/s, None where it is not known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if re.search(rf"\b{part}\b", name)), None)
-
-
 class PeakMemory:
     """Peak memory of the run in bytes: what CUDA has allocated at most, or how far this process' peak resident size
-    lies above its size when the run began, before its model was built. None where the platform doesn't tell."""
+    lies above its size when the run began, before its model was built, with the libraries of the arithmetic read in.
+    None where the platform doesn't tell."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        else:
+            a = torch.ones(64, 64, requires_grad=True)
+            functional.gelu(functional.linear(a, a)).sum().backward()  # type: ignore[no-untyped-call]
         with contextlib.suppress(OSError):  # Linux: the peak begins anew, without what was before the run
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         self._before = _from_proc("VmRSS") or _peak_resident()
