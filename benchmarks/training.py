@@ -58,7 +58,7 @@ SIDES = {
 }
 ORIGINALS = ("original", "original-fp32")
 GPT2_IDS = 50_257
-PROCESSES, MICRO_BATCHES, STEPS = 2, 4, 8  # of `processes`: how many, micro-batches and steps of a run
+PROCESSES, MICRO_BATCHES, STEPS = 2, 4, 5  # of `processes`: how many, micro-batches and steps of a run
 
 # A factor at a time is changed from the base; a step is always of as many tokens.
 GROWTH_TOKENS, GROWTH_STEPS = 1024, 12

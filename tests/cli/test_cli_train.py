@@ -13,8 +13,9 @@ import pytest
 
 from gptcli.cli.monitor import Lines
 from gptcli.cli.report import console
+from gptcli.cli.train import where_time_went
 from gptcli.settings import TrainSettings
-from gptcli.training.events import Evaluated, Note, Sampled, Saved, Started, StepDone, TrainResult
+from gptcli.training.events import Evaluated, Note, Sampled, Saved, Spent, Started, StepDone, TrainResult
 
 
 def train_events(settings: TrainSettings, listener: Any, command: Any) -> None:
@@ -78,6 +79,13 @@ def test_train_without_a_terminal_writes_plain_lines_and_says_what_to_type_next(
         "      gpt generate \"On a clear day\" --model 'my log'",
     ]
     assert trained.command == ["gpt", "train", "--log-dir", "my log"]
+
+
+def test_the_end_of_a_run_tells_where_its_time_went() -> None:
+    spent = Spent(steps=100.0, waiting=0.5, evaluating=61.0, saving=2.0, tokens=200_000)
+    assert where_time_went(spent) == (
+        "Time: 1:40 in steps at 2,000 tokens/s, 0.5% of it waiting for data; 1:01 evaluating, 0:02 waiting for saves"
+    )
 
 
 def test_train_on_a_terminal_draws_a_bar_with_loss_rate_and_rest(

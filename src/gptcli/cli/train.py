@@ -132,7 +132,8 @@ def tell_end(result: TrainResult, fresh: bool = False) -> None:
     else:
         loss = "" if result.val_loss is None else f", validation loss {result.val_loss:.4f}"
         report.say(f"Done: {result.step:,} steps{loss}", "bold green")
-        report.say(_where_time_went(result.spent))
+    if result.spent.steps:
+        report.say(where_time_went(result.spent))
     report.say(f"Checkpoint: {result.checkpoint}")
     folder = str(result.log_dir)
     elsewhere = folder != "log"
@@ -140,11 +141,11 @@ def tell_end(result: TrainResult, fresh: bool = False) -> None:
     report.say(f'      gpt generate "On a clear day"{f" --model {shlex.quote(folder)}" if elsewhere else ""}')
 
 
-def _where_time_went(spent: Spent) -> str:
+def where_time_went(spent: Spent) -> str:
+    """What the steps, evaluations and saves of a call took."""
     from gptcli.cli.progress import duration
 
-    share = spent.waiting / spent.steps if spent.steps else 0.0
-    pace = spent.tokens / spent.steps if spent.steps else 0.0
+    pace, share = spent.tokens / spent.steps, spent.waiting / spent.steps
     return (
         f"Time: {duration(spent.steps)} in steps at {pace:,.0f} tokens/s, {share:.1%} of it waiting for data; "
         f"{duration(spent.evaluating)} evaluating, {duration(spent.saving)} waiting for saves"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gptcli.errors import UserError
 from gptcli.model.network import GPT
+from gptcli.training.numerics import compiler_fault
 from gptcli.training.step import Trainee, seed_step
 
 
@@ -39,7 +40,7 @@ def settle(trainee: Trainee, ids: Tensor, asked_for: bool) -> tuple[Trainee, lis
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 (the compilers behind it raise what they like)
-        fault = reason(error)
+        fault = compiler_fault(error)
     trainee.optimizers.zero_grad()
     faults = [told for told in trainee.group.gather(fault) if told]
     if not faults:
@@ -52,9 +53,3 @@ def settle(trainee: Trainee, ids: Tensor, asked_for: bool) -> tuple[Trainee, lis
     numerics = replace(trainee.numerics, compile=False)
     note = f"torch.compile does not work here ({faults[0]}); training goes on without it."
     return replace(trainee, numerics=numerics), [note]
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error of the compilers, short."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0][:120] if lines else type(error).__name__

@@ -99,6 +99,7 @@ def settle(trainee: Trainee, setup: Setup, room: int, memo: Memo) -> tuple[Train
     setup = replace(setup, micro_batch=group.on_main(start))
     if group.device.type == "cuda":
         setup = confirmed(trainee, setup)
+        torch.cuda.reset_peak_memory_stats(group.device)  # of the run, not of what was tried
         group.on_main(lambda: memo.write(setup.micro_batch))
     return replace(trainee, numerics=replace(numerics, micro_batch=setup.micro_batch)), setup
 

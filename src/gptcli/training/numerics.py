@@ -176,5 +176,13 @@ def _compile_fault(device: torch.device) -> str:
     try:
         torch.compile(probe)(torch.ones(8, device=device))
     except Exception as error:  # noqa: BLE001 (the compilers behind it raise what they like)
-        return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        return compiler_fault(error)
     return ""
+
+
+def compiler_fault(error: Exception) -> str:
+    """What an error of the compilers behind torch.compile says, short: of one that only tells who raised another, that
+    one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = next((line for line in lines if not line.endswith(":")), "")
+    return told[:120] or type(error).__name__
