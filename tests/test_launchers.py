@@ -41,15 +41,15 @@ SITECUSTOMIZE = """
 import os
 if os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "1":
     from gptcli.distributed.group import Group
-    clip, calls = Group.clip, []
-    def faulty_clip(self, model, longest):
+    grad_norm, calls = Group.grad_norm, []
+    def faulty_norm(self, model):
         calls.append(None)
         if len(calls) > 3:
             fault(len(calls))
-        return clip(self, model, longest)
+        return grad_norm(self, model)
     def fault(step):
 {fault}
-    Group.clip = faulty_clip
+    Group.grad_norm = faulty_norm
 """
 RAISES = "raise LookupError('nobody foresaw this')"
 # Waits for ever, whatever signal comes; ctypes releases the interpreter's lock for it, as torch does while it waits for
