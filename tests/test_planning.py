@@ -51,8 +51,12 @@ def on(shards: Path, named_gpus: str, **options: object) -> Plan:
     "shape",
     [
         {"n_layers": 4, "n_heads": 4, "emb_dim": 256, "n_batches": 16, "accumulated": 1},
-        {"n_layers": 8, "n_heads": 6, "emb_dim": 384, "n_batches": 8, "accumulated": 1},
-        {"n_layers": 6, "n_heads": 6, "emb_dim": 384, "n_batches": 8, "accumulated": 2},
+        pytest.param(
+            {"n_layers": 8, "n_heads": 6, "emb_dim": 384, "n_batches": 8, "accumulated": 1}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            {"n_layers": 6, "n_heads": 6, "emb_dim": 384, "n_batches": 8, "accumulated": 2}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_the_planned_peak_is_within_a_tenth_of_the_measured_one(
