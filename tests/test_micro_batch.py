@@ -124,3 +124,19 @@ def test_the_micro_batch_does_not_change_the_losses(shards: Path, tmp_path: Path
         return [row["loss"] for row in metrics.read(tmp_path / name / metrics.METRICS) if row["kind"] == "train"]
 
     assert losses("auto", "auto") == pytest.approx(losses("one", 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, MODERN])
+def test_the_trial_leaves_the_optimiser_of_a_run_that_goes_on_as_it_is(
+    changes: dict[str, object], shards: Path, tmp_path: Path, made: Any
+) -> None:
+    trainee, setup = made(tiny(shards, tmp_path, n_batches="auto", **changes))
+    ids = torch.zeros(2, setup.length, dtype=torch.int64)
+    trainee.loss(trainee.model, ids, ids).backward()
+    trainee.optimizers.step(0, 1e-3, left_out=torch.zeros(()), divisor=torch.ones(()))
+    before = {name: moment.clone() for name, moment in trainee.optimizers.moments().items()}
+    confirmed(trainee, replace(setup, micro_batch=2))
+    after = trainee.optimizers.moments()
+    assert any(moment.any() for moment in before.values())
+    assert all(torch.equal(after[name], moment) for name, moment in before.items())
+    assert trainee.optimizers.updates() == 1

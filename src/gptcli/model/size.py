@@ -26,6 +26,7 @@ def parameters_by_part(config: GPTConfig) -> Mapping[str, int]:
     return MappingProxyType({part: counted[part] for part in PARTS if counted[part]})
 
 
+@lru_cache(maxsize=64)
 def hidden_parameters(config: GPTConfig) -> int:
     """Those in the matrices of the blocks, which Muon moves and low precision copies."""
     with torch.device("meta"):

@@ -58,6 +58,7 @@ def measure(setup: Setup, trainee: Trainee, feed: Feed, evaluator: Evaluator, st
     settings, group = setup.settings, trainee.group
     assert settings.fit_time is not None
     seconds: list[float] = []
+    scale = trainee.scaler.state_dict()
     number = 0
     while number < WARM_STEPS + LEAST_STEPS or group.any(sum(seconds) < SHARE * settings.fit_time):
         began = time.monotonic()
@@ -69,6 +70,8 @@ def measure(setup: Setup, trainee: Trainee, feed: Feed, evaluator: Evaluator, st
         if number > WARM_STEPS:
             seconds.append(time.monotonic() - began)
     save = _seconds(lambda: _save(setup, trainee))
+    if trainee.scaler.is_enabled():
+        trainee.scaler.load_state_dict(scale)
     trainee.optimizers.zero_grad()
     trainee.optimizers.forget()
     costs = (

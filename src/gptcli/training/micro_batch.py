@@ -54,7 +54,8 @@ def confirmed(trainee: Trainee, setup: Setup) -> Setup:
     group = trainee.group
     if group.is_sharded:
         return setup
-    trainee.optimizers.prepare_moments(0)
+    if not trainee.optimizers.moments():  # those of a run that goes on are there already, and stay
+        trainee.optimizers.prepare_moments(0)
     for n in (n for n in sizes(setup, group.ranks.world_size) if n <= setup.micro_batch):
         ids = torch.zeros(n, setup.length, dtype=torch.int64, device=group.device)
         fits = all(group.gather(_passes(trainee, ids)))
@@ -100,7 +101,8 @@ def settle(trainee: Trainee, setup: Setup, room: int, memo: Memo) -> tuple[Train
     if group.device.type == "cuda":
         setup = confirmed(trainee, setup)
         torch.cuda.reset_peak_memory_stats(group.device)  # of the run, not of what was tried
-        group.on_main(lambda: memo.write(setup.micro_batch))
+        if not group.is_sharded:
+            group.on_main(lambda: memo.write(setup.micro_batch))
     return replace(trainee, numerics=replace(numerics, micro_batch=setup.micro_batch)), setup
 
 

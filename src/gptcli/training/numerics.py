@@ -110,7 +110,8 @@ def keep(chosen: Numerics, recorded: Mapping[str, object], settings: TrainSettin
             kept = replace(kept, compile=chosen.compile)
         if settings.n_batches != "auto":
             kept = replace(kept, micro_batch=0)
-        if "precision" in settings.model_fields_set:
+        no_fp16 = kept.precision == "fp16" and settings.shard != "none"
+        if settings.precision != "auto" or no_fp16:
             kept = replace(kept, precision=chosen.precision)
     else:
         kept = chosen

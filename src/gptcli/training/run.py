@@ -234,6 +234,12 @@ def _trainee(setup: Setup, group: Group, found: Continuation) -> tuple[Trainee, 
     if found.progress:
         choices, changes = numerics.keep(choices, found.progress.numerics, settings)
         notes += changes
+    # What one process can't do none does: they add up each other's gradients, and compile together.
+    precisions = set(group.gather(choices.precision))
+    if len(precisions) > 1:
+        choices = replace(choices, precision="fp32")
+        notes.append(f"The processes' devices differ ({', '.join(sorted(precisions))}), so all train in fp32.")
+    choices = replace(choices, compile=all(group.gather(choices.compile)))
     choices.apply()
     try:
         if found.progress:
