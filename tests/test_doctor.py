@@ -137,7 +137,11 @@ def test_a_containers_limit_counts_as_memory(
 ) -> None:
     limit = tmp_path / "memory.max"
     limit.write_text(f"{2**30}\n")
-    monkeypatch.setattr(hardware, "_CGROUP_LIMITS", (tmp_path / "none", limit))
+    (tmp_path / "memory.current").write_text(f"{2**29}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {2**28}\n")
+    files = ((tmp_path / "none", "", ""), (limit, "memory.current", "inactive_file"))
+    monkeypatch.setattr(hardware, "_CGROUPS", files)
+    assert hardware.free_memory(torch.device("cpu")) == 2**30 - 2**28
     finding = one(machine.check_memory(settings))
     assert (finding.state, "may use 1.0" in finding.found) == ("warning", True)
 

@@ -13,7 +13,7 @@ import torch
 from small_runs import MODERN, tiny, write_shards
 from test_stopping import equal_runs
 from test_training import stopping_at
-from torch import Tensor, nn
+from torch import Tensor
 
 from gptcli import train
 from gptcli.distributed.runtime import Ranks
@@ -227,9 +227,3 @@ def test_inductor_compiles_what_eager_computes(shards: Path, tmp_path: Path) -> 
             train(tiny(shards, tmp_path / f"{name}-{compile}", compile=compile, **changes))
         compiled, plain = losses(tmp_path / f"{name}-on"), losses(tmp_path / f"{name}-off")
         assert compiled == pytest.approx(plain, rel=1e-3)
-
-
-def test_the_parts_that_are_compiled_are_the_blocks_and_the_loss() -> None:
-    model = GPT.create(numerics_config(), seed=0)
-    parts: list[nn.Module] = compiling.compiled_parts(model)
-    assert parts == [*model.blocks, model.softmax_gradient]

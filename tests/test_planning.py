@@ -19,8 +19,9 @@ from gptcli.planning import Plan, plan
 from gptcli.planning.exchange import bytes_exchanged
 from gptcli.settings import TrainSettings
 from gptcli.training import hardware, metrics
-from gptcli.training.hardware import ACCELERATORS, GIB, named, peak_of
+from gptcli.training.hardware import ACCELERATORS, GIB, by_name, named, peak_of
 from gptcli.training.memory import Shape, memory_of
+from gptcli.training.micro_batch import usable
 from gptcli.training.setup import prepare
 
 RUN = """
@@ -100,7 +101,7 @@ def test_time_follows_from_that_of_a_step(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, MODERN, {"activation_checkpointing": "block", "drop_rate": 0.1}])
-def test_a_probe_measures_some_time_and_changes_with_the_arithmetic(changes: dict[str, object], shards: Path) -> None:
+def test_every_kind_of_run_has_a_probe(changes: dict[str, object], shards: Path) -> None:
     planned = plan(tiny(shards, Path("unused"), **changes))
     assert planned.seconds_per_step is not None
     assert planned.seconds_per_step > 0
@@ -112,6 +113,7 @@ def test_named_gpus_are_planned_by_their_data_sheet(shards: Path) -> None:
     assert planned.fits
     assert planned.seconds_per_step == pytest.approx(planned.flops / 10 / (8 * 989.4e12 * 0.4))
     assert on(shards, "h100", gpus=8) == planned
+    assert on(shards, "1xh100", gpus=8).processes == 1
     assert "40%" in planned.facts["Time"]
 
 
@@ -133,7 +135,7 @@ def test_a_run_in_fp16_is_not_told_to_shard_in_it(shards: Path) -> None:
 
 def test_devices_are_known_by_names_however_they_are_written() -> None:
     assert [named(text)[:2] for text in ("8xh100", "8 x H100", "NVIDIA A100", "2×rtx-4090")] == [
-        (8, "H100"), (8, "H100"), (1, "A100"), (2, "RTX 4090"),
+        (8, "H100"), (8, "H100"), (None, "A100"), (2, "RTX 4090"),
     ]  # fmt: skip
     for wrong in ("h10", "0xh100", ""):
         with pytest.raises(UsageError, match="no such device"):
@@ -185,6 +187,14 @@ def test_on_is_for_plans_alone(shards: Path, tmp_path: Path) -> None:
         prepare(tiny(shards, tmp_path, on="h100"))
 
 
-def test_usable_memory_is_less_than_there_is() -> None:
-    assert hardware.free_memory(torch.device("cpu")) > 0
-    assert ACCELERATORS["H100"].memory == 80 * GIB
+def test_usable_memory_is_less_than_there_is_and_shared_by_processes() -> None:
+    for kind in ("cpu", "cuda", "mps"):
+        assert 0 < usable(GIB, kind, 2) <= usable(GIB, kind, 1) / 2 < GIB / 2
+
+
+def test_a_part_or_a_variant_of_a_gpu_is_not_taken_for_it() -> None:
+    assert by_name("NVIDIA H100 80GB HBM3") == ACCELERATORS["H100"]
+    assert by_name("NVIDIA H100 NVL") == ACCELERATORS["H100 NVL"]
+    assert by_name("NVIDIA GeForce RTX 4090") == ACCELERATORS["RTX 4090"]
+    for other in ("RTX 4090 Laptop GPU", "RTX 4090 D", "RTX 3090 Ti", "H200 NVL", "H100 MIG 1g.10gb", "GTX 1080"):
+        assert by_name(f"NVIDIA {other}") is None

@@ -16,7 +16,7 @@ from gptcli.distributed.runtime import n_cores, n_threads, resolve_device
 from gptcli.doctor.finding import Finding, fault, ok, warning
 from gptcli.errors import UserError
 from gptcli.settings import DoctorSettings
-from gptcli.training.hardware import GIB, cgroup_limit
+from gptcli.training.hardware import GIB, cgroup_memory
 
 _LITTLE_MEMORY = 4 * GIB
 _LITTLE_SHARED_MEMORY = GIB  # NCCL takes some tens of MB for each pair of GPUs; containers give 64 MB
@@ -64,12 +64,12 @@ def check_devices(settings: DoctorSettings) -> Iterator[Finding]:
 
 def check_memory(settings: DoctorSettings) -> Iterator[Finding]:
     """Memory that is free, and a container's limit below the machine's."""
-    memory, limit = psutil.virtual_memory(), cgroup_limit()
+    memory, container = psutil.virtual_memory(), cgroup_memory()
     available, total = memory.available, memory.total
     found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB free"
-    if limit is not None and limit < total:
+    if container is not None and (limit := container[0]) < total:
         found += f", of which this container may use {limit / GIB:.1f}"
-        available = min(available, limit)
+        available = min(available, limit - container[1])
     if available < _LITTLE_MEMORY:
         yield warning("memory", found, "Close what else runs, or train a smaller model or micro-batch.")
     else:

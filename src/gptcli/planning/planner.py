@@ -166,8 +166,7 @@ def _named(settings: TrainSettings) -> tuple[Setup, Target]:
     """The set-up for the GPUs that --on names; without a number there it is that of --gpus."""
     assert settings.on is not None
     number, name, gpu = hardware.named(settings.on)
-    if number == 1:
-        number = settings.gpus * settings.nodes
+    number = number or settings.gpus * settings.nodes
     here = settings.model_copy(update={"device": "cpu", "gpus": 1, "nodes": 1})  # which has not to have them
     setup = prepare(here, Ranks(world_size=number))
     precision: str = settings.precision

@@ -53,7 +53,7 @@ class Evaluator:
                 x, y = reader.read(mine if len(mine) else np.arange(1))  # all take part in a pass of a sharded model
                 targets = torch.from_numpy(y).to(group.device)
                 ids = torch.from_numpy(x).to(group.device)
-                loss = self.trainee.loss(self.trainee.model, ids, targets)
+                loss = self.trainee.eager().loss(self.trainee.model, ids, targets)
                 if len(mine):
                     total += loss.item() * targets.numel()
                     tokens += targets.numel()

@@ -15,7 +15,11 @@ import torch
 from gptcli.errors import UsageError, nearest
 
 GIB = 2**30
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# Of a container: the most that it may use, what it uses, and of that what is a cache of files. Two versions of Linux'.
+_CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,15 @@ def known(device: torch.device) -> Accelerator | None:
     """What the data sheet says of this device; None where it is not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((gpu for part, gpu in ACCELERATORS.items() if re.search(rf"\b{part}\b", name)), None)
+    return by_name(torch.cuda.get_device_name(device))
+
+
+def by_name(name: str) -> Accelerator | None:
+    """What the data sheet says of what CUDA calls so; a part of a GPU, or a variant that is not listed, is none."""
+    part = next((part for part in ACCELERATORS if re.search(rf"\b{part}\b", name)), None)
+    if part is None or re.search(r"\b(Laptop|MIG|Ti|SUPER|D|NVL)\b", name.replace(part, "")):
+        return None
+    return ACCELERATORS[part]
 
 
 def peak_of(gpu: Accelerator, precision: str, matmul_precision: str) -> float | None:
@@ -72,8 +83,9 @@ def peak_of(gpu: Accelerator, precision: str, matmul_precision: str) -> float | 
     return gpu.peaks.get(precision)
 
 
-def named(text: str) -> tuple[int, str, Accelerator]:
-    """How many of which GPU `8xh100` or `a100` are. Raises UsageError for one that is not known."""
+def named(text: str) -> tuple[int | None, str, Accelerator]:
+    """How many of which GPU `8xh100` or `a100` are; None where no number is told. Raises UsageError for
+    one that is not known."""
     match = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?(.+?)\s*", text, re.IGNORECASE)
     known_names = {_plain(name): name for name in ACCELERATORS}
     name = known_names.get(_plain(match[2])) if match else None
@@ -82,7 +94,7 @@ def named(text: str) -> tuple[int, str, Accelerator]:
         hint = f"Did you mean '{close}'? " if close else ""
         listed = ", ".join(name.lower().replace(" ", "-") for name in ACCELERATORS)
         raise UsageError(f"--on {text}: there is no such device known.", f"{hint}Known are, as in 8xh100: {listed}.")
-    return int(match[1] or 1), name, ACCELERATORS[name]
+    return int(match[1]) if match[1] else None, name, ACCELERATORS[name]
 
 
 def _plain(name: str) -> str:
@@ -95,13 +107,16 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":  # what Metal lets one process have, of the memory that all share
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    available, limit = psutil.virtual_memory().available, cgroup_limit()
-    return available if limit is None else min(available, limit)
+    available, limits = psutil.virtual_memory().available, cgroup_memory()
+    return available if limits is None else min(available, max(0, limits[0] - limits[1]))
 
 
-def cgroup_limit() -> int | None:
-    """Bytes that a container may use."""
-    for file in _CGROUP_LIMITS:
+def cgroup_memory() -> tuple[int, int] | None:
+    """Bytes that a container may use, and those that it does, but for files that are cached; None outside of one."""
+    for limit, usage, cached in _CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # no such version, or no limit ("max")
-            return int(file.read_text(encoding="ascii"))
+            allowed = int(limit.read_text(encoding="ascii"))
+            used = int((limit.parent / usage).read_text(encoding="ascii"))
+            rows = (line.split() for line in (limit.parent / "memory.stat").read_text(encoding="ascii").splitlines())
+            return allowed, used - next((int(size) for name, size in rows if name == cached), 0)
     return None

@@ -58,7 +58,8 @@ def confirmed(trainee: Trainee, setup: Setup) -> Setup:
         trainee.optimizers.prepare_moments(0)
     for n in (n for n in sizes(setup, group.ranks.world_size) if n <= setup.micro_batch):
         ids = torch.zeros(n, setup.length, dtype=torch.int64, device=group.device)
-        fits = all(group.gather(_passes(trainee, ids)))
+        accumulating = replace(setup, micro_batch=n).accumulation(group.ranks.world_size) > 1
+        fits = all(group.gather(_passes(trainee, ids, accumulating)))
         trainee.optimizers.zero_grad()
         if fits:
             return replace(setup, micro_batch=n)
@@ -73,14 +74,16 @@ def confirmed(trainee: Trainee, setup: Setup) -> Setup:
     )
 
 
-def _passes(trainee: Trainee, ids: Tensor) -> bool:
-    """Whether a step with these ids finds its memory on this process. Nothing is compiled for it, and nothing moves."""
+def _passes(trainee: Trainee, ids: Tensor, accumulating: bool) -> bool:
+    """Whether a step with these ids finds its memory on this process: with `accumulating` that of a second pass, beside
+    the gradients of the first. Nothing is compiled for it, and nothing moves."""
     seed_step(0, 0, 0)
     one = torch.ones((), device=ids.device)
     eager = torch.compiler.set_stance("force_eager") if trainee.numerics.compile else contextlib.nullcontext()
     try:
         with eager:
-            trainee.loss(trainee.model, ids, ids).backward()  # type: ignore[no-untyped-call]
+            for _ in range(2 if accumulating else 1):
+                trainee.eager().loss(trainee.model, ids, ids).backward()  # type: ignore[no-untyped-call]
         trainee.optimizers.step(0, 0.0, left_out=one, divisor=one)
     except torch.OutOfMemoryError:
         return False

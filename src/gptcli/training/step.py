@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,10 @@ class Trainee:
             return None
         blocks = ids.device.type == "cuda" and self.numerics.compile and not self.model.config.drop_rate
         return find_documents(ids, self.masked_eot, blocks=blocks)
+
+    def eager(self) -> Trainee:
+        """The same for passes in which nothing is compiled; flex attention, which pays only so, is none of them."""
+        return replace(self, numerics=replace(self.numerics, compile=False))
 
     def loss(self, module: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of a batch (B, T) by `module`, which is the model or what it is wrapped in."""
