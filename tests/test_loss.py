@@ -70,15 +70,18 @@ def test_without_gradients_only_the_loss_is_computed() -> None:
 
 def test_no_more_logits_are_held_than_a_chunk() -> None:
     sizes: list[int] = []
+    memories: set[tuple[int, int]] = set()
 
     class Watched(SoftmaxGradient):
         def forward(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             sizes.append(logits.shape[0])
+            memories.add((logits.untyped_storage().data_ptr(), logits.untyped_storage().nbytes()))
             return super().forward(logits, targets)
 
     hidden, weight, targets = example(4)
     linear_cross_entropy(hidden, weight, targets, Watched(), 8).backward()
     assert sizes == [8, 8, 8, 8, 5]
+    assert [size for _, size in memories] == [8 * V * 4]  # one memory for all of them
 
 
 def test_rows_at_once_follow_from_the_vocabulary() -> None:

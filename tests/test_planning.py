@@ -39,7 +39,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def without_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptcli.planning.planner.by_probe", lambda setup, device, processes: 2.0)
+    monkeypatch.setattr("gptcli.planning.planner.by_probe", lambda *of_run: 2.0)
 
 
 def on(shards: Path, named_gpus: str, **options: object) -> Plan:

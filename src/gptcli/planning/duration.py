@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -21,8 +22,7 @@ from gptcli.training.memory import Shape
 from gptcli.training.run import optimizers_of
 from gptcli.training.setup import Setup
 
-# Of a GPU's peak that a step reaches: nanoGPT tells of 38% for GPT-2 124M on 8 A100, and larger models reach more.
-UTILISATION = 0.4
+UTILISATION = 0.4  # of a GPU's peak that a step reaches: assumed, and told with the figure
 _RECOMPUTED = 4 / 3  # times the arithmetic, where the backward pass computes the blocks once more
 _PROBE_VOCABULARY, _PROBE_TOKENS = 8192, 1024  # at most, on a CPU
 _ROUNDS = 3
@@ -36,15 +36,14 @@ def by_data_sheet(gpu: Accelerator, flops: float, exchanged: int, shape: Shape, 
     return max(flops * (_RECOMPUTED if shape.recompute else 1) / (peak * UTILISATION), exchanged / gpu.link)
 
 
-def by_probe(setup: Setup, device: torch.device, processes: int) -> float:
-    """Seconds of a step on `device`, uncompiled, from one block, a part of the head and an update of both, each
-    measured by itself. Processes on one machine are taken to be as fast as one with its share of the cores; what they
-    exchange is not counted."""
-    uncompiled = setup.settings.model_copy(update={"compile": "off"})
-    ranks = Ranks(world_size=processes, local_world_size=min(processes, setup.settings.gpus))
+def by_probe(setup: Setup, device: torch.device, processes: int, precision: str) -> float:
+    """Seconds of a step on `device` in `precision`, uncompiled, from one block, a part of the head and an update
+    of both, each measured by itself. Processes on one machine are taken to be as fast as one with its share of the
+    cores; what they exchange is not counted."""
+    settings = setup.settings.model_copy(update={"compile": "off", "precision": precision})
+    ranks = Ranks(world_size=processes, local_world_size=min(processes, settings.gpus))
     config = replace(setup.config, n_layers=1, vocab_size=min(setup.config.vocab_size, _PROBE_VOCABULARY))
-    measured = lambda: numerics.fastest_matmul(device)  # noqa: E731
-    choices, _ = numerics.choose(uncompiled, device, ranks, config.emb_dim, measured)
+    choices, _ = numerics.choose(settings, device, ranks, config.emb_dim, partial(numerics.fastest_matmul, device))
     choices.apply()
     model = GPT.create(config, seed=0).to(device).train()
     optimizers = optimizers_of(setup, model, choices)
@@ -73,18 +72,13 @@ def by_probe(setup: Setup, device: torch.device, processes: int) -> float:
 
     of_block, of_head, of_update = (_seconds(work, device) for work in (block, head, update))
     passes = setup.micro_batch / at_once * setup.accumulation(processes)
-    blocks = setup.config.n_layers * of_block * (_RECOMPUTED if model_recomputes(setup) else 1)
+    blocks = setup.config.n_layers * of_block * (_RECOMPUTED if settings.activation_checkpointing == "block" else 1)
     larger = setup.config.vocab_size / config.vocab_size
-    if setup.settings.optimizer == "muon":  # most of its time goes into the hidden matrices
+    if settings.optimizer == "muon":  # most of its time goes into the hidden matrices
         of_update *= setup.config.n_layers
     else:
         of_update *= sum(parameters_by_part(setup.config).values()) / sum(parameters_by_part(config).values())
     return passes * (blocks + larger * of_head) + of_update
-
-
-def model_recomputes(setup: Setup) -> bool:
-    """Whether the backward pass computes the blocks again."""
-    return setup.settings.activation_checkpointing == "block"
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:

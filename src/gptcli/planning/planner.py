@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import torch
 
@@ -88,11 +88,10 @@ def plan(settings: TrainSettings) -> Plan:
             "Plan with --max-iters.",
         )
     setup, target = _named(settings) if settings.on else _present(settings)
-    of_size = partial(Shape.of, setup, precision=target.precision, device_type=target.kind, processes=target.processes)
     if not setup.micro_batch:
         n = micro_batch.largest(setup, target.room, target.precision, target.kind, target.processes)
         setup = replace(setup, micro_batch=n)
-    shape = of_size(setup.micro_batch)
+    shape = Shape.of(setup, setup.micro_batch, target.precision, target.kind, target.processes)
     memory = memory_of(shape)
     fits = memory.peak <= target.room
     found = () if fits else remedies(setup, target.room, target.precision, target.kind, target.processes)
@@ -108,7 +107,7 @@ def _numbers(setup: Setup, target: Target, shape: Shape, memory: Memory, found: 
         flops = per_token * setup.tokens_per_step / target.processes
         of_step = by_data_sheet(target.gpu, flops, exchanged, shape, setup.settings.torch_matmul_precision)
     elif target.device and memory.peak <= target.room:
-        of_step = by_probe(setup, target.device, target.processes)
+        of_step = by_probe(setup, target.device, target.processes, target.precision)
     else:
         of_step = None
     return Plan(
@@ -152,10 +151,11 @@ def _present(settings: TrainSettings) -> tuple[Setup, Target]:
     if not ranks.launched:
         ranks = Ranks(world_size=settings.gpus * settings.nodes, local_world_size=settings.gpus)
     setup, device = prepare(settings, ranks), resolve_device(settings.device)
-    measured = cache(lambda: numerics.fastest_matmul(device))
     precision: str = settings.precision
     if precision == "auto":
-        precision = _shardable(numerics.precision_of(device, setup.config.emb_dim, measured), settings)
+        precision = _shardable(
+            numerics.precision_of(device, setup.config.emb_dim, partial(numerics.fastest_matmul, device)), settings
+        )
     sharing = 1 if device.type == "cuda" else ranks.local_world_size
     room = micro_batch.usable(hardware.free_memory(device), device.type, sharing)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"this machine's {device.type}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from gptcli.planning.duration import UTILISATION
 from gptcli.training.hardware import GIB
 from gptcli.training.setup import Setup, describe
 
@@ -55,7 +56,11 @@ def _exchange(plan: Plan) -> str:
 def _time(plan: Plan, named: bool) -> str:
     if plan.seconds is None or plan.seconds_per_step is None or plan.tokens_per_second is None:
         return "not told, since it does not fit"
-    source = "at 40% of the peak that its data sheet tells" if named else "by a short probe, uncompiled"
+    source = (
+        f"if it reaches {UTILISATION:.0%} of the peak that its data sheet tells"
+        if named
+        else "by a short probe, uncompiled"
+    )
     return (
         f"{timedelta(seconds=max(1, round(plan.seconds)))} for all steps, {plan.seconds_per_step:.3g} s each, "
         f"{plan.tokens_per_second:,.0f} tokens/s, {source}"

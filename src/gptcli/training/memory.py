@@ -13,7 +13,7 @@ from gptcli.training.setup import Setup
 
 FP32 = 4  # bytes
 # What a process on a CPU holds beside its tensors: buffers of its threads. And what glibc's allocator, asked to keep
-# what is freed, holds in holes too small for the next tensor, as a share of all. Measured: 0.05 to 0.25.
+# what is freed, holds in holes too small for the next tensor, as a share of all. Measured: 0.05 to 0.3.
 _THREADS = 40 * 2**20
 _HOLES = 0.15
 

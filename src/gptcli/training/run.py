@@ -142,7 +142,7 @@ def _run(
     settings, run = setup.settings, Path(setup.settings.log_dir)
     memory = PeakMemory(group.device)
     group.on_main(lambda: _check_room(run, setup))
-    room = _room(group)
+    room = 0 if setup.micro_batch else _room(group)
     trainee, notes = _trainee(setup, group, found)
     if not setup.micro_batch:
         trainee, setup = micro_batch.settle(trainee, setup, room, micro_batch.Memo(setup, trainee.numerics))
