@@ -25,7 +25,7 @@ from gptcli.errors import UsageError
 from gptcli.model.config import GPTConfig
 from gptcli.model.locate import checkpoints_of
 from gptcli.model.network import GPT
-from gptcli.training import profiling
+from gptcli.training import profiling, setup
 from gptcli.training.breakdown import PARTS, break_down
 from gptcli.training.events import Event, Note, Profiled
 from gptcli.training.logbook import Logbook
@@ -77,6 +77,8 @@ def test_a_profile_is_a_trace_of_so_many_steps_whose_parts_add_up_to_them(
     assert (row["kind"], row["step"], row["message"]) == ("event", 5, "profiled 2 steps")
     assert (row["parts_ms"], row["step_ms"]) == (told.parts, told.step_ms)
     assert (tmp_path / row["trace"]).samefile(told.path)
+    slowed = [row["step"] for row in read(tmp_path / "metrics.jsonl") if row.get("profiled")]
+    assert slowed == [4, 5]
 
 
 def test_a_profiled_run_is_the_same_bit_for_bit(shards: Path, tmp_path: Path) -> None:
@@ -197,11 +199,13 @@ def test_an_error_ends_the_recording(tmp_path: Path) -> None:
     assert "forward" not in vars(model)
 
 
-def test_a_device_whose_times_torch_does_not_tell_is_refused(tmp_path: Path) -> None:
-    model = GPT(GPTConfig(vocab_size=8, emb_dim=8, n_layers=1, n_heads=1))
-    logbook = Logbook(tmp_path, 8, PeakMemory(CPU), lambda event: None, time.monotonic(), is_main=True)
-    with pytest.raises(UsageError, match="mps"):
-        Profile(model, torch.device("mps"), 1, (), logbook)
+def test_a_device_whose_times_torch_does_not_tell_is_refused_before_anything_is_built(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "resolve_device", lambda asked, rank: torch.device("mps"))
+    with pytest.raises(UsageError, match=r"--profile.*mps"):
+        train(tiny(shards, tmp_path / "run", profile=1))
+    assert not (tmp_path / "run").exists()
 
 
 # To which part each moment goes: traces made by hand, in microseconds

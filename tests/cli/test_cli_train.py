@@ -22,10 +22,10 @@ def train_events(settings: TrainSettings, listener: Any, command: Any) -> None:
     run = Path(settings.log_dir)
     listener(Started(run, 0, 2, 8, {"Device": "cpu, fp32"}))
     listener(Note("HellaSwag is left out."))
-    listener(StepDone(1, 3.5, 1e-3, 1.0, 1000.0, 8))
+    listener(StepDone(1, 3.5, 1e-3, 1.0, 1000.0, 8, seconds=0.008))
     listener(Evaluated(1, "val", {"loss": 3.25}))
     listener(Sampled(1, "Once", " upon"))
-    listener(StepDone(2, 3.0, 1e-3, 1.0, 1000.0, 16))
+    listener(StepDone(2, 3.0, 1e-3, 1.0, 1000.0, 16, 1.25, waited=0.03, peak_memory=3 * 2**29, mfu=0.404))
     listener(Saved(2, run / "checkpoints" / "step_0000002", 1.0, 2.0))
 
 
@@ -68,10 +68,10 @@ def test_train_without_a_terminal_writes_plain_lines_and_says_what_to_type_next(
     assert [re.sub(r"\d:\d\d left", "… left", line) for line in result.err.splitlines()] == [
         "Device  cpu, fp32",
         "note: HellaSwag is left out.",
-        "step 1/2  loss 3.5000  lr 1.00e-03  1k tokens/s  … left",
+        "step 1/2  loss 3.5000  lr 1.00e-03  1k tokens/s  8 ms  … left",
         "step 1  validation  loss 3.2500",
         "step 1  sample: Once upon",
-        "step 2/2  loss 3.0000  lr 1.00e-03  1k tokens/s  … left",
+        "step 2/2  loss 3.0000  lr 1.00e-03  1k tokens/s  1.25 s  3% waiting for data  peak 1.5 GiB  MFU 40.4%  … left",
         f"step 2  saved {checkpoint}",
         "Done: 2 steps, validation loss 3.2500",
         f"Checkpoint: {checkpoint}",
@@ -163,7 +163,7 @@ def test_the_time_left_follows_the_pace_since_the_first_step_whatever_came_befor
     lines = Lines(console(), clock=lambda: clock.now)
     lines(Started(Path("log"), 10, 30, 8, {}))
     for clock.now, step in ((1000.0, 11), (1010.0, 12), (1040.0, 14)):
-        lines(StepDone(step, 1.0, 1e-3, 1.0, 4.0, 8 * step))
+        lines(StepDone(step, 1.0, 1e-3, 1.0, 4.0, 8 * step, seconds=2.0))
     assert re.findall(r"step (\d+)/30 .* (\S+) left", capsys.readouterr().err) == [
         ("11", "0:38"),  # 19 steps of 8 tokens at 4 tokens/s
         ("12", "3:00"),

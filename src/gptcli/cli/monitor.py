@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gptcli.cli.progress import Interval, bar, count, duration, short
+from gptcli.cli.progress import Interval, bar, brief, count, duration, gibibytes, short
 from gptcli.cli.report import console
 from gptcli.training.events import Evaluated, Event, Listener, Note, Profiled, Sampled, Saved, Started, StepDone
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+_WORTH_TELLING = 0.01  # of a step's time, waiting for data
 _SHORTEST_BAR = 10 + 2  # columns, with those that part it from the text on both sides
 
 
@@ -112,7 +113,7 @@ class Lines(Quiet):
     def step_done(self, event: StepDone) -> None:
         left = self.left(event)
         if self.interval.due() or event.step == self.steps:
-            self.line(f"step {event.step:,}/{self.steps:,}  {_figures(event)}  {left}")
+            self.line(f"step {event.step:,}/{self.steps:,}  {'  '.join((*_figures(event), left))}")
 
 
 class Bar(Lines):
@@ -138,14 +139,25 @@ class Bar(Lines):
 def _texts(event: StepDone, left: str) -> Iterator[str]:
     """What to show beside the bar, shorter and shorter."""
     loss = f"loss {event.loss:.4f}"
-    yield f"{_figures(event)}  {left}"
-    yield f"{loss}  {short(event.tokens_per_second)} tokens/s  {left}"
+    figures = _figures(event)
+    for shown in range(len(figures), 3, -1):
+        yield "  ".join((*figures[:shown], left))
+    yield f"{loss}  {figures[2]}  {left}"
     yield f"{loss}  {left}"
     yield loss
 
 
-def _figures(event: StepDone) -> str:
-    return f"loss {event.loss:.4f}  lr {event.lr:.2e}  {short(event.tokens_per_second)} tokens/s"
+def _figures(event: StepDone) -> list[str]:
+    """Loss, learning rate, speed, and what else is known or worth telling, from the most important on."""
+    figures = [f"loss {event.loss:.4f}", f"lr {event.lr:.2e}", f"{short(event.tokens_per_second)} tokens/s"]
+    figures.append(brief(event.seconds))
+    if event.waited >= _WORTH_TELLING:
+        figures.append(f"{event.waited:.0%} waiting for data")
+    if event.peak_memory is not None:
+        figures.append(f"peak {gibibytes(event.peak_memory)}")
+    if event.mfu is not None:
+        figures.append(f"MFU {event.mfu:.1%}")
+    return figures
 
 
 def _evaluated(event: Evaluated) -> str:

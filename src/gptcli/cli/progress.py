@@ -35,6 +35,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def brief(seconds: float) -> str:
+    """`0.4 ms`, `450 ms` or `1.25 s`."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def gibibytes(size: int) -> str:
+    """`2.53 GiB`."""
+    return f"{size / 2**30:.3g} GiB"
+
+
 def count(number: int, noun: str) -> str:
     """`1 shard`, `1,200 shards`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

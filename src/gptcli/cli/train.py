@@ -123,6 +123,7 @@ def tell_end(result: TrainResult, fresh: bool = False) -> None:
         return
     if not result.complete:
         report.say(f"Stopped after step {result.step:,} of {result.steps:,}; checkpoint in {result.checkpoint}", "bold")
+        _tell_costs(result)
         report.say("The same command without --fresh continues." if fresh else "The same command continues.")
         return
     if result.already_finished:
@@ -132,13 +133,21 @@ def tell_end(result: TrainResult, fresh: bool = False) -> None:
     else:
         loss = "" if result.val_loss is None else f", validation loss {result.val_loss:.4f}"
         report.say(f"Done: {result.step:,} steps{loss}", "bold green")
-    if result.spent.steps:
-        report.say(where_time_went(result.spent))
+    _tell_costs(result)
     report.say(f"Checkpoint: {result.checkpoint}")
     folder = str(result.log_dir)
     elsewhere = folder != "log"
     report.say(f"Next: gpt plot{f' {shlex.quote(folder)}' if elsewhere else ''}")
     report.say(f'      gpt generate "On a clear day"{f" --model {shlex.quote(folder)}" if elsewhere else ""}')
+
+
+def _tell_costs(result: TrainResult) -> None:
+    from gptcli.cli.progress import gibibytes
+
+    if result.spent.steps:
+        report.say(where_time_went(result.spent))
+        if result.peak_memory is not None:
+            report.say(f"Memory: {gibibytes(result.peak_memory)} at most")
 
 
 def where_time_went(spent: Spent) -> str:

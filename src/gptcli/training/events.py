@@ -31,7 +31,8 @@ class Note:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimiser step, and the `train` line that `metrics.jsonl` has for it."""
+    """One optimiser step, as the `train` line that `metrics.jsonl` has for it tells it: `waited` is the share of its
+    time in which it waited for data, `peak_memory` in bytes and `mfu` are None where they are not known."""
 
     step: int
     loss: float
@@ -39,6 +40,10 @@ class StepDone:
     grad_norm: float
     tokens_per_second: float
     tokens: int
+    seconds: float
+    waited: float = 0.0
+    peak_memory: int | None = None
+    mfu: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class TrainResult:
 
     `signal` is the number of the signal that stopped it early, `out_of_time` says that --max-time did; the run is
     complete where neither is so. `already_finished`: it was complete before the call and nothing was done. `checkpoint`
-    is None where the run was stopped before its length was fixed: there was nothing to save.
+    is None where the run was stopped before its length was fixed: there was nothing to save. `peak_memory` is in bytes,
+    None where it is not known.
     """
 
     log_dir: Path
@@ -123,6 +129,7 @@ class TrainResult:
     out_of_time: bool = False
     already_finished: bool = False
     spent: Spent = Spent()
+    peak_memory: int | None = None
 
     @property
     def complete(self) -> bool:

@@ -19,7 +19,7 @@ from gptcli.training.telemetry import PeakMemory, flops_per_token
 @dataclass(frozen=True)
 class StepNumbers:
     """One step as it is logged: `seconds` is its wall time with its data, `waited` the part of it in which it waited
-    for these, `skipped` that it did not reach the weights."""
+    for these, `skipped` that it did not reach the weights, `profiled` that it was slowed by being recorded."""
 
     step: int
     loss: float
@@ -28,6 +28,7 @@ class StepNumbers:
     seconds: float
     waited: float
     skipped: bool
+    profiled: bool
 
 
 class Logbook:
@@ -64,12 +65,12 @@ class Logbook:
             "step_ms": 1000 * numbers.seconds,
             "data_ms": 1000 * numbers.waited,
         }
-        if (peak := self.memory.bytes()) is not None:
-            row["peak_memory_bytes"] = peak
-        if self._peak_flops:
-            row["mfu"] = self._flops_per_step / numbers.seconds / self._peak_flops
-        if numbers.skipped:
-            row["skipped"] = True
+        mfu = self._flops_per_step / numbers.seconds / self._peak_flops if self._peak_flops else None
+        peak = self.memory.bytes()
+        known = {"peak_memory_bytes": peak, "mfu": mfu}
+        marks = {"skipped": numbers.skipped, "profiled": numbers.profiled}
+        row |= {name: value for name, value in known.items() if value is not None}
+        row |= {name: True for name, value in marks.items() if value}
         self.spent = self.spent.plus(steps=numbers.seconds, waiting=numbers.waited, tokens=self.tokens_per_step)
         self._log("train", numbers.step, row)
         self.tell(
@@ -80,6 +81,10 @@ class Logbook:
                 numbers.grad_norm,
                 self.tokens_per_step / numbers.seconds,
                 numbers.step * self.tokens_per_step,
+                numbers.seconds,
+                numbers.waited / numbers.seconds,
+                peak,
+                mfu,
             )
         )
 

@@ -42,6 +42,7 @@ class _Unread:
     lr: float
     seconds: float
     waited: float
+    profiled: bool
     result: StepResult
 
 
@@ -116,6 +117,7 @@ class Loop:
             signal,
             out_of_time=not complete and signal is None,
             spent=self.logbook.spent,
+            peak_memory=self.logbook.memory.bytes(),
         )
 
     def _take_step(self) -> bool:
@@ -133,6 +135,7 @@ class Loop:
         limits = self._recent.limits(settings.spike_zscore if settings.on_spike == "skip" else None)
         stop = lambda: bool(self.stop)  # noqa: E731
         take = partial(take_step, self.trainee, self.feed, self._step, lr, settings.grad_clip, stop, limits)
+        profiled = self.profile is not None and self.profile.recording
         result = self.profile.take(self._step + 1, take) if self.profile else take()
         if result is None:
             return False
@@ -141,8 +144,8 @@ class Loop:
             # To read this step's numbers now would be to wait for it. Those of the step before are there while this one
             # runs, and waiting for them keeps the host just one step ahead: the time between is a step's.
             self._read()
-        waited = self.feed.waited - waited
-        self._unread = _Unread(self._step, lr, time.monotonic() - began, waited, result)
+        seconds, waited = time.monotonic() - began, self.feed.waited - waited
+        self._unread = _Unread(self._step, lr, seconds, waited, profiled, result)
         if not reads_late(self.trainee.group.device):
             self._read()
         return True
@@ -161,7 +164,16 @@ class Loop:
         else:
             self._recent = self._recent.with_good(loss, grad_norm)
         self.logbook.step_done(
-            StepNumbers(unread.step, loss, unread.lr, grad_norm, unread.seconds, unread.waited, bool(left_out))
+            StepNumbers(
+                step=unread.step,
+                loss=loss,
+                lr=unread.lr,
+                grad_norm=grad_norm,
+                seconds=unread.seconds,
+                waited=unread.waited,
+                skipped=bool(left_out),
+                profiled=unread.profiled,
+            )
         )
 
     def _overflowed(self, loss: float, grad_norm: float) -> bool:

@@ -17,7 +17,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from gptcli.data.durable import write_bytes
 from gptcli.distributed.runtime import keep_profiler_quiet
-from gptcli.errors import UsageError
 from gptcli.model.network import GPT, Block
 from gptcli.training.breakdown import ATTENTION, BLOCKS, IDLE, MLP, MODEL, STEP, break_down
 from gptcli.training.events import Profiled
@@ -40,8 +39,6 @@ class Profile:
     def __init__(
         self, model: GPT, device: torch.device, steps: int, intervals: tuple[int, ...], logbook: Logbook
     ) -> None:
-        if device.type not in ("cpu", "cuda"):
-            raise UsageError(f"--profile: torch does not tell the times of {device.type}.", "Leave it out.")
         self._model, self._device, self._steps, self._intervals = model, device, steps, intervals
         self._logbook = logbook
         self._left_to_warm = WARM_STEPS
@@ -57,6 +54,11 @@ class Profile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop()
+
+    @property
+    def recording(self) -> bool:
+        """Whether the step that is being taken is recorded."""
+        return self._profile is not None
 
     def begin(self, step: int) -> None:
         """Before each step of the call; `step` of the run are complete. Begin to record where it is time."""

@@ -20,6 +20,7 @@ from gptcli.tokenizer_files import GPT2_VOCABULARIES, read_tokenizer
 from gptcli.training.length import run_steps, run_warmup
 from gptcli.training.option_faults import check_options
 
+PROFILED = ("cpu", "cuda")  # devices whose times torch's profiler tells
 METRICS = ("hellaswag",)
 
 
@@ -72,7 +73,9 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     shards = tokenizer = config = init_from = None
     metrics: tuple[str, ...] = ()
     with errors.collected():
-        resolve_device(settings.device, 0)
+        device = resolve_device(settings.device, 0)
+        if settings.profile and device.type not in PROFILED:
+            raise UsageError(f"--profile: torch does not tell the times of {device.type}.", "Leave it out.")
         if not ranks.launched:
             check_processes(settings.gpus, settings.device)
     with errors.collected():
