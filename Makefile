@@ -28,11 +28,16 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config pyproject.toml
 
-test: lint
-	$(BIN)/python -m pytest
+# As many tests at a time as there are cores, with a thread each: their networks are too small to gain from more.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
+test: lint
+	$(PYTEST)
+
+# With the slow tests, and those against lm-evaluation-harness.
 test-all: lint
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pip install --quiet --constraint constraints-dev.txt --editable '.[dev,lm-eval]'
+	$(PYTEST) -m ''
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

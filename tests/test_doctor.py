@@ -18,6 +18,7 @@ from test_training import stopping_at
 
 from gptcli import train
 from gptcli.cli import main as cli
+from gptcli.distributed import machine_memory
 from gptcli.doctor import examination, files, machine, network
 from gptcli.doctor.examination import CHECKS, examine
 from gptcli.doctor.finding import Finding, ok
@@ -26,7 +27,6 @@ from gptcli.errors import UserError
 from gptcli.model.checksums import CHECKSUMS, seal
 from gptcli.model.locate import checkpoints_of
 from gptcli.settings import DoctorSettings, TokenizeSettings, TrainSettings
-from gptcli.training import hardware
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -140,8 +140,8 @@ def test_a_containers_limit_counts_as_memory(
     (tmp_path / "memory.current").write_text(f"{2**29}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {2**28}\n")
     files = ((tmp_path / "none", "", ""), (limit, "memory.current", "inactive_file"))
-    monkeypatch.setattr(hardware, "_CGROUPS", files)
-    assert hardware.free_memory(torch.device("cpu")) == 2**30 - 2**28
+    monkeypatch.setattr(machine_memory, "_CGROUPS", files)
+    assert machine_memory.free_memory(torch.device("cpu")) == 2**30 - 2**28
     finding = one(machine.check_memory(settings))
     assert (finding.state, "may use 1.0" in finding.found) == ("warning", True)
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import lzma
 import math
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +14,13 @@ import torch
 from torch.nn import functional as F
 
 from gptcli.errors import UsageError, UserError
-from gptcli.evals import hellaswag_data, scoring
-from gptcli.evals.hellaswag import Item, Scored, prepare, score, subset, summarise, truncated
-from gptcli.evals.hellaswag_data import CACHE_NAME, Example, load_examples, load_within
+from gptcli.evals import scoring
+from gptcli.evals.hellaswag import HELLASWAG
+from gptcli.evals.origin import spread
+from gptcli.evals.question_task import count_choices
+from gptcli.evals.questions import Item, Question, Scored, Style, prepare, score, truncated
 from gptcli.evals.run import TASKS, evaluate, save_rows
-from gptcli.evals.scoring import Continuation, batches
+from gptcli.evals.scoring import Continuation, Tree, batches
 from gptcli.inference import logprobs
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
@@ -41,6 +38,9 @@ def rows(n: int = 12) -> list[dict[str, Any]]:
     return [
         {
             "ind": 7 * i,
+            "activity_label": "Playing [outside]",
+            "ctx_a": f"{SUBJECTS[i % 4]} is outside on day {i}. " * (1 + i % 3),
+            "ctx_b": "then",
             "ctx": f"{SUBJECTS[i % 4]} is outside on day {i}. " * (1 + i % 3) + "then",
             "endings": [f"{ENDINGS[(i + j) % 4]} {'Again. ' * (i * j % 4)}".strip() for j in range(4)],
             "label": (i * 3) % 4,
@@ -54,6 +54,10 @@ def write(file: Path, lines: list[dict[str, Any]]) -> Path:
     return file
 
 
+def questions_of(file: Path, style: Style = "completion") -> list[Question]:
+    return HELLASWAG.questions(style, str(file))[0]
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
@@ -61,13 +65,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's cache folder, empty."""
-    monkeypatch.setattr(hellaswag_data, "cache_dir", lambda: tmp_path / "cache")
-    return tmp_path / "cache"
 
 
 def random_model(context_length: int = 96, drop_rate: float = 0.0) -> GPT:
@@ -89,127 +86,7 @@ def model() -> GPT:
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
     file = write(tmp_path_factory.mktemp("data") / "val.jsonl", rows())
-    return prepare(load_examples(str(file)), get_tokenizer("gpt2"))
-
-
-# The data
-
-
-@pytest.mark.parametrize("pack", [lambda data: data, gzip.compress, lzma.compress], ids=["plain", "gz", "xz"])
-def test_a_file_is_read_plain_or_packed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    suffix = {gzip.compress: ".gz", lzma.compress: ".xz"}.get(pack, "")
-    file = tmp_path / f"val.jsonl{suffix}"
-    file.write_bytes(pack(write(tmp_path / "plain", rows(5)).read_bytes()))
-    examples = load_examples(str(file))
-    assert [example.label for example in examples] == [row["label"] for row in rows(5)]
-    assert [list(example.endings) for example in examples] == [row["endings"] for row in rows(5)]
-    assert [example.index for example in examples] == [0, 1, 2, 3, 4]
-
-
-def test_labels_may_be_text_as_in_the_hubs_copy(tmp_path: Path) -> None:
-    file = write(tmp_path / "val.jsonl", [row | {"label": str(row["label"])} for row in rows(5)])
-    assert [example.label for example in load_examples(str(file))] == [row["label"] for row in rows(5)]
-
-
-def test_every_bad_line_is_named_with_its_number_and_fault(tmp_path: Path) -> None:
-    good = rows(1)[0]
-    lines = [
-        json.dumps(good),
-        "{broken",
-        json.dumps({"ctx": "x"}),
-        "",
-        json.dumps(good | {"label": ""}),
-        json.dumps(good | {"label": 4}),
-        json.dumps(good | {"endings": ["only", "three", "endings"]}),
-    ]
-    file = tmp_path / "val.jsonl"
-    file.write_text("\n".join(lines), encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        load_examples(str(file))
-    messages = [fault.message for fault in caught.value.faults]
-    assert [message.split("line ")[1].split(":")[0] for message in messages] == ["2", "3", "5", "6", "7"]
-    assert "no endings, no label" in messages[1]
-
-
-def test_many_bad_lines_are_counted(tmp_path: Path) -> None:
-    file = tmp_path / "val.jsonl"
-    file.write_text("no\n" * 20, encoding="utf-8")
-    with pytest.raises(UserError) as caught:
-        load_examples(str(file))
-    assert len(caught.value.faults) == 6
-    assert "15 more lines" in caught.value.faults[-1].message
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n"])
-def test_an_empty_file_holds_no_examples(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "val.jsonl").write_bytes(content)
-    with pytest.raises(UserError, match="no examples"):
-        load_examples(str(tmp_path / "val.jsonl"))
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.jsonl.gz", b"not packed"),
-        ("b.jsonl.xz", b"not packed"),
-        ("c.jsonl.gz", gzip.compress(b"x" * 10_000)[:-20]),
-        ("d.jsonl.xz", lzma.compress(b"x" * 10_000)[:-20]),
-        ("e.jsonl", b"\xff\xfe\x00"),
-    ],
-)
-def test_a_damaged_file_is_a_user_error(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match="damaged") as caught:
-        load_examples(str(tmp_path / name))
-    assert not isinstance(caught.value, UsageError)
-
-
-def test_a_missing_file_is_wrong_usage_in_the_words_of_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--hellaswag-data"):
-        load_examples(str(tmp_path / "none.jsonl"), option="--hellaswag-data")
-
-
-def test_without_a_file_the_users_cache_is_read(cache: Path) -> None:
-    cache.mkdir()
-    write(cache / CACHE_NAME, rows(3))
-    assert len(load_examples()) == 3
-
-
-def test_an_unreachable_hub_is_a_user_error_that_names_the_option(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = subprocess.CompletedProcess([], 1, stderr=b"Traceback\nConnectionError: no route to host\n")
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failing)
-    with pytest.raises(UserError, match="no route to host") as caught:
-        load_examples(option="--hellaswag-data")
-    assert "--hellaswag-data FILE" in caught.value.faults[0].hint
-    assert not isinstance(caught.value, UsageError)
-    assert not cache.exists()
-
-
-def test_a_hub_that_does_not_answer_is_given_up_on_in_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = subprocess.run
-    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: run(sleeping, **kwargs))
-    began = time.monotonic()
-    with pytest.raises(UserError, match=r"within 0\.5 seconds"):
-        load_within(0.5)
-    assert time.monotonic() - began < 20
-
-
-def test_the_hubs_split_is_written_to_the_cache_once_and_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    asked = []
-
-    def load_dataset(name: str, split: str) -> list[dict[str, Any]]:
-        asked.append((name, split))
-        return [row | {"label": str(row["label"]), "activity_label": "", "source_id": ""} for row in rows(4)]
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    hellaswag_data.fetch()
-    hellaswag_data.fetch()
-    assert asked == [("Rowan/hellaswag", "validation")]
-    assert [example.ctx for example in load_examples()] == [row["ctx"] for row in rows(4)]
-    assert [path.name for path in cache.iterdir() if not path.name.startswith(".")] == [CACHE_NAME]
+    return prepare(questions_of(file), get_tokenizer("gpt2"), "completion")
 
 
 # Items
@@ -224,15 +101,14 @@ def test_an_ending_is_tokenised_by_itself_after_a_space(items: list[Item]) -> No
 
 def test_an_empty_context_is_the_start_of_a_document() -> None:
     tokenizer = get_tokenizer("gpt2")
-    (item,) = prepare([Example(0, "", ("a", "b", "c", ""), 0)], tokenizer)
+    (item,) = prepare([Question(0, "", ("a", "b", "c", ""), 0)], tokenizer, "completion")
     assert item.context == (tokenizer.eot,)
     assert all(item.endings)
 
 
 def test_a_subset_is_spread_over_the_file() -> None:
-    examples = [Example(i, "", ("", "", "", ""), 0) for i in range(10)]
-    assert [example.index for example in subset(examples, 4)] == [0, 2, 5, 7]
-    assert subset(examples, 10) == subset(examples, 99) == examples
+    assert spread(range(10), 4) == [0, 2, 5, 7]
+    assert spread(range(10), 10) == spread(range(10), 99) == list(range(10))
 
 
 # Scoring
@@ -285,22 +161,23 @@ def test_the_normalised_choice_is_by_the_mean_per_token(model: GPT, items: list[
 
 def test_equal_endings_score_equal_and_the_first_is_chosen(model: GPT, items: list[Item]) -> None:
     ending = items[0].endings[1]
-    same = [Item(0, 2, items[0].context, (ending,) * 4), *items]
+    same = [Item(0, 2, items[0].context, (ending,) * 4, (len(ending),) * 4), *items]
     scored = score(model, same, 60)[0]
     assert len(set(scored.loglikelihoods)) == 1
     assert (scored.pred, scored.pred_norm) == (0, 0)
 
 
 def test_batches_hold_at_most_so_many_tokens_but_one_row_at_least() -> None:
-    lengths = (9, 7, 7, 4, 2, 2, 1)
-    parts = list(batches([Continuation((0,) * n, (0,), False) for n in lengths], 8))
-    assert [[len(row.inputs) for row in part] for part in parts] == [[9], [7], [7], [4, 2], [2, 1]]
+    sizes = (9, 7, 7, 4, 2, 2, 1)
+    parts = list(batches([Tree((0,) * n, ((0,),)) for n in sizes], 8))
+    assert [[tree.size for tree in part] for part in parts] == [[9], [7], [7], [4, 2], [2, 1]]
 
 
 def test_a_long_example_is_cut_from_the_left_and_counted() -> None:
     small = random_model(context_length=6)
     context, endings = (1, 2, 3, 4), ((10, 11, 12), (13,), (14, 15, 16, 17), (18, 19))
-    item, fits = Item(0, 0, context, endings), Item(1, 0, (1,), endings)
+    lengths = tuple(map(len, endings))
+    item, fits = Item(0, 0, context, endings, lengths), Item(1, 0, (1,), endings, lengths)
     scored = score(small, [item, fits], 100)[0]
     for ending, value in zip(endings, scored.loglikelihoods, strict=True):
         whole = (*context, *ending)
@@ -315,7 +192,7 @@ def test_a_long_example_is_cut_from_the_left_and_counted() -> None:
 
 def test_an_ending_longer_than_the_context_is_scored_on_its_end() -> None:
     row = Continuation.fitted((1,), (2, 3, 4, 5, 6), 3)
-    assert (row.inputs, row.targets, row.cut) == ((3, 4, 5), (4, 5, 6), True)
+    assert (row.context, row.targets, row.cut) == ((3,), (4, 5, 6), True)
 
 
 def test_a_model_in_training_is_scored_without_dropout_and_trains_on(items: list[Item]) -> None:
@@ -342,10 +219,10 @@ def test_progress_ends_with_all_examples(model: GPT, items: list[Item]) -> None:
 
 def test_accuracies_have_the_standard_errors_of_lm_eval() -> None:
     scored = [Scored(i, 0, int(i >= 3), int(i >= 5), (0.0,) * 4) for i in range(8)]
-    summary = summarise(scored)
-    assert (summary.n, summary.acc, summary.acc_norm) == (8, 3 / 8, 5 / 8)
-    assert summary.acc_stderr == pytest.approx(math.sqrt(3 / 8 * 5 / 8 / 7))
-    assert summarise(scored[:1]).acc_stderr is None
+    figures, _ = count_choices(scored)
+    assert (figures["acc"], figures["acc_norm"]) == (3 / 8, 5 / 8)
+    assert figures["acc_stderr"] == pytest.approx(math.sqrt(3 / 8 * 5 / 8 / 7))
+    assert count_choices(scored[:1])[0]["acc_stderr"] is None
 
 
 # evaluate
@@ -373,12 +250,15 @@ def test_results_have_the_keys_of_the_contract(folder: Path, tmp_path: Path) -> 
             "task",
             "style",
             "model",
+            "tokenizer",
             "n",
             "truncated",
             "acc",
             "acc_norm",
             "acc_stderr",
             "acc_norm_stderr",
+            "acc_interval",
+            "acc_norm_interval",
             "seconds",
             "examples_per_second",
         ]
@@ -417,7 +297,14 @@ def test_all_faults_of_a_call_are_told_before_anything_is_computed(folder: Path,
     with pytest.raises(UsageError) as caught:
         evaluate(settings)
     told = " ".join(fault.message for fault in caught.value.faults)
-    for part in ("none.jsonl", "nothing", "one task and one model", "no folder", "loss has no rows", "needs a folder"):
+    for part in (
+        "none.jsonl",
+        "nothing",
+        "one task and one model",
+        "no folder",
+        "a line for each document",
+        "needs a folder",
+    ):
         assert part in told
 
 
@@ -455,31 +342,32 @@ def test_a_file_that_can_not_be_written_is_refused_before_anything_is_scored(fol
 
 
 def test_every_task_says_what_it_is() -> None:
-    assert all(name == task.name and task.description and task.style for name, task in TASKS.items())
+    assert all(name == task.name and task.description and task.styles for name, task in TASKS.items())
 
 
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="the HellaSwag validation set is not beside the repository")
 def test_the_real_validation_set_has_its_known_labels_and_tokens() -> None:
-    examples = load_examples(str(REAL_DATA))
-    assert Counter(example.label for example in examples) == {0: 2515, 1: 2485, 2: 2584, 3: 2458}
-    items = prepare(examples, get_tokenizer("gpt2"))
+    questions, is_published = HELLASWAG.questions("completion", str(REAL_DATA))
+    assert is_published
+    assert Counter(question.label for question in questions) == {0: 2515, 1: 2485, 2: 2584, 3: 2458}
+    items = prepare(questions, get_tokenizer("gpt2"), "completion")
     endings = sum(len(ending) for item in items for ending in item.endings)
     assert endings == 1_265_192
     assert endings + sum(len(item.context) for item in items) == 1_780_261
-    part = {example.index for example in subset(examples, 1000)}
+    part = {question.index for question in spread(questions, 1000)}
     assert len(part) == 1000
-    third = len(examples) // 3
+    third = len(questions) // 3
     assert sum(index < third for index in part) == pytest.approx(333, abs=2)
 
 
 def test_the_longest_rows_come_first(model: GPT, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
-    lengths: list[int] = []
-    compute = scoring._sums
+    sizes: list[int] = []
+    compute = scoring._score
 
-    def recorded(model: GPT, batch: list[Continuation]) -> list[float]:
-        lengths.append(max(len(row.inputs) for row in batch))
+    def recorded(model: GPT, batch: list[Tree]) -> list[list[scoring.Likelihood]]:
+        sizes.append(max(tree.size for tree in batch))
         return compute(model, batch)
 
-    monkeypatch.setattr(scoring, "_sums", recorded)
+    monkeypatch.setattr(scoring, "_score", recorded)
     score(model, items, 100)
-    assert lengths == sorted(lengths, reverse=True)
+    assert sizes == sorted(sizes, reverse=True)

@@ -14,12 +14,13 @@ from small_runs import MODERN, tiny, write_shards
 from torch import Tensor
 
 from gptcli import train
+from gptcli.distributed import machine_memory
 from gptcli.distributed.group import Group
 from gptcli.distributed.runtime import Ranks
 from gptcli.errors import UserError
 from gptcli.model.network import GPT
 from gptcli.settings import TrainSettings
-from gptcli.training import hardware, metrics, micro_batch, numerics
+from gptcli.training import metrics, micro_batch, numerics
 from gptcli.training.micro_batch import Memo, confirmed, sizes
 from gptcli.training.run import optimizers_of
 from gptcli.training.setup import Setup, prepare
@@ -110,7 +111,7 @@ def test_a_run_goes_on_with_the_micro_batch_that_it_began_with(
     train(settings)
     resolved = json.loads((tmp_path / "run.json").read_text())["resolved"]
     assert (resolved["n_batches"], resolved["micro_batch"], resolved["accumulation"]) == (4, 4, 1)
-    monkeypatch.setattr(hardware, "free_memory", lambda device: 1)
+    monkeypatch.setattr(machine_memory, "free_memory", lambda device: 1)
     train(tiny(shards, tmp_path, n_batches="auto", total_batch_size=64, max_iters=8))
     assert json.loads((tmp_path / "run.json").read_text())["resolved"]["n_batches"] == 4
     # A number that is given counts again.

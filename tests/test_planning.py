@@ -11,6 +11,8 @@ import pytest
 import torch
 from small_runs import MODERN, tiny, write_shards
 
+from gptcli.distributed import machine_memory
+from gptcli.distributed.machine_memory import GIB
 from gptcli.distributed.runtime import Ranks
 from gptcli.errors import UsageError
 from gptcli.model.network import GPT
@@ -19,7 +21,7 @@ from gptcli.planning import Plan, plan
 from gptcli.planning.exchange import bytes_exchanged
 from gptcli.settings import TrainSettings
 from gptcli.training import hardware, metrics
-from gptcli.training.hardware import ACCELERATORS, GIB, by_name, named, peak_of
+from gptcli.training.hardware import ACCELERATORS, by_name, named, peak_of
 from gptcli.training.memory import Shape, memory_of
 from gptcli.training.micro_batch import usable
 from gptcli.training.setup import prepare
@@ -175,9 +177,9 @@ def test_auto_takes_the_largest_micro_batch_that_fits_and_makes_up_a_step(
     for n in (1, 2, 3, 4, 6, 8, 12, 24):
         peaks[n] = memory_of(Shape.of(prepare(settings), n, "fp32", "cpu", 1)).peak
     for n, peak in peaks.items():
-        monkeypatch.setattr(hardware, "free_memory", lambda device, peak=peak: int(peak / 0.8) + 1)
+        monkeypatch.setattr(machine_memory, "free_memory", lambda device, peak=peak: int(peak / 0.8) + 1)
         assert plan(settings).n_batches == max(m for m in peaks if peaks[m] <= peaks[n])
-    monkeypatch.setattr(hardware, "free_memory", lambda device: 1)
+    monkeypatch.setattr(machine_memory, "free_memory", lambda device: 1)
     assert plan(settings).n_batches == 1
     assert not plan(settings).fits
 

@@ -94,7 +94,7 @@ def test_plot_prints_the_path_of_the_figure(gpt: Any, stub: Any) -> None:
 def scored(task: str, **figures: float) -> Any:
     """A result of `evaluate` on 200 examples."""
     document = {"task": task, "style": "completion", "model": "log", "n": 200, **figures}
-    measured = SimpleNamespace(n=200, truncated=3, figures=figures)
+    measured = SimpleNamespace(n=200, truncated=3, figures=figures, intervals={"acc_norm": (0.2, 0.29)}, rows=[])
     return SimpleNamespace(
         task=task,
         style="completion",
@@ -103,6 +103,7 @@ def scored(task: str, **figures: float) -> Any:
         seconds=61.0,
         notes=["told once"],
         as_dict=lambda: document,
+        is_published=True,
     )
 
 
@@ -121,7 +122,8 @@ def results(stub: Any) -> list[Any]:
     tasks = {"loss": SimpleNamespace(description="The loss.")}
     stub("gptcli.evals.run", evaluate=evaluate, save_rows=save_rows, TASKS=tasks)
     row = SimpleNamespace(name="GPT-2 124M", acc=0.2859, acc_norm=0.2955, source="their own script")
-    stub("gptcli.evals.published", GPT2_COMPLETION=[row])
+    published = {("hellaswag", "completion"): [row]}
+    stub("gptcli.evals.published", PUBLISHED=published, standing=lambda interval, score: "below")
     return given
 
 
@@ -133,10 +135,11 @@ def test_eval_draws_a_table_beside_the_published_figures(gpt: Any, results: list
     assert lines[0] == ["Data:", str(Path("data/books"))]
     assert ["hellaswag", "100", "of", "200"] in lines
     assert lines.count(["note:", "told", "once"]) == 1
-    assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01"]) == 2
+    assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01", "3.3"]) == 2
     assert ["GPT-2", "124M", "0.2859", "0.2955"] in lines
     assert "their own script" in result.err
     assert "log: 3 examples did not fit" in result.err
+    assert "acc_norm is 0.2000 to 0.2900 with 95% confidence: below GPT-2 124M." in result.err
 
 
 def test_eval_in_json_is_one_object_or_a_list_of_results(gpt: Any, results: list[Any]) -> None:

@@ -11,22 +11,27 @@ from typing import TYPE_CHECKING, Any
 from gptcli.cli import report
 from gptcli.cli.options import Call
 from gptcli.cli.progress import Interval, bar, duration
+from gptcli.errors import Fault, raise_if
 from gptcli.settings import EvalSettings, data_folder
 
 if TYPE_CHECKING:
+    from gptcli.evals.comparison import Comparison
+    from gptcli.evals.published import PublishedScore
     from gptcli.evals.task import TaskResult
 
 EXAMPLES = """\
 gpt eval hellaswag
-gpt eval loss --data-root books
-gpt eval hellaswag --model log --model openai-community/gpt2 --limit 1000"""
+gpt eval hellaswag,piqa --model log --model openai-community/gpt2
+gpt eval loss --text book.txt
+gpt eval --harness mmlu"""
 
 _ERROR = "_stderr"  # acc_stderr is the standard error of acc, and stands beside it
+_UNLIKELY = 0.05  # by chance: McNemar's test
 
 
 def run(settings: EvalSettings, call: Call) -> int:
     """Score, and draw the results or print them as JSON. Returns the exit code."""
-    from gptcli.evals.run import TASKS, evaluate, save_rows
+    from gptcli.evals.run import TASKS
 
     if settings.list:
         tasks = {name: task.description for name, task in TASKS.items()}
@@ -35,17 +40,63 @@ def run(settings: EvalSettings, call: Call) -> int:
         else:
             sys.stdout.write("".join(f"{name:<12}{description}\n" for name, description in tasks.items()))
         return report.DONE
+    if settings.harness:
+        raise_if(_harness_faults(settings))
+    if settings.gpus == 1:
+        return _evaluate(settings, call)
+    from gptcli.distributed.runtime import detect
+
+    return _evaluate(settings, call) if detect().launched else _launch(settings, call)
+
+
+def _harness_faults(settings: EvalSettings) -> list[Fault]:
+    """What does not go together with tasks of the harness, which are another program's."""
+    faults = []
+    if settings.tasks:
+        faults.append(Fault("--harness runs tasks of lm-evaluation-harness.", "Call gpt eval once more for ours."))
+    for name in ("style", "data", "save", "data_root", "text", "stride", "per_document"):
+        if name in settings.model_fields_set and getattr(settings, name):
+            faults.append(Fault(f"--{name.replace('_', '-')} is nothing to tasks of --harness.", "Leave it out."))
+    if settings.gpus > 1:
+        faults.append(Fault("--gpus: tasks of --harness run in one process.", "Leave it out."))
+    return faults
+
+
+def _launch(settings: EvalSettings, call: Call) -> int:
+    from gptcli.distributed.launch import OnThisMachine, launch
+    from gptcli.evals.run import preflight
+
+    preflight(settings)
+    return launch(list(call.words), OnThisMachine(settings.gpus))
+
+
+def _evaluate(settings: EvalSettings, call: Call) -> int:
+    from gptcli.distributed.runtime import detect
+    from gptcli.evals.comparison import compare
+    from gptcli.evals.harness import run_harness
+    from gptcli.evals.run import evaluate, save_rows
+
+    if not detect().is_main:
+        evaluate(settings)
+        return report.DONE
     if settings.data_root is not None:
         report.say(f"Data: {data_folder(settings.data_root)}")
     with watching() as progress:
-        results = evaluate(settings, progress)
+        results = run_harness(settings, progress) if settings.harness else evaluate(settings, progress)
+    comparisons = compare(results)
     for note in dict.fromkeys(note for result in results for note in result.notes):
         report.say(f"note: {note}", "yellow")
-    for task in dict.fromkeys(result.task for result in results):
-        draw([result for result in results if result.task == task])
+    for task, style in dict.fromkeys((result.task, result.style) for result in results):
+        draw([result for result in results if (result.task, result.style) == (task, style)])
+        for comparison in comparisons:
+            if (comparison.task, comparison.style) == (task, style):
+                report.say(compared(comparison))
     if call.json:
         documents = [result.as_dict() for result in results]
-        report.print_json(documents[0] if len(documents) == 1 else {"results": documents})
+        together = {"results": documents, "comparisons": [comparison.as_dict() for comparison in comparisons]}
+        if not comparisons:
+            del together["comparisons"]
+        report.print_json(documents[0] if len(documents) == 1 else together)
         sys.stdout.flush()
     if settings.save is not None:
         save_rows(Path(settings.save), results[0])  # last: should it fail, the scores have been shown
@@ -53,29 +104,54 @@ def run(settings: EvalSettings, call: Call) -> int:
 
 
 def draw(results: Sequence[TaskResult]) -> None:
-    """A table of models on one task; beneath HellaSwag's those that were published for GPT-2."""
-    from gptcli.evals.published import GPT2_COMPLETION
+    """A table of models on one task; beneath it what was published for GPT-2 in the same style, and how each model
+    stands to that."""
+    from gptcli.evals.published import PUBLISHED
 
     first = results[0]
     names = [name for name in first.measured.figures if not name.endswith(_ERROR)]
-    rows = [("model", ["n", *names, "time"], "")]
+    rows = [("model", ["n", *names, "time", "a second"], "")]
     for result in results:
         figures = [figure(result.measured.figures, name) for name in names]
-        rows.append((result.model, [f"{result.measured.n:,}", *figures, duration(result.seconds)], "bold"))
-    published = GPT2_COMPLETION if first.task == "hellaswag" else ()
+        speed = f"{result.measured.n / result.seconds:,.1f}" if result.seconds else ""
+        rows.append((result.model, [f"{result.measured.n:,}", *figures, duration(result.seconds), speed], "bold"))
+    published = PUBLISHED.get((first.task, first.style), ()) if first.is_published else ()
     for row in published:
         known: dict[str, Any] = {"acc": row.acc, "acc_norm": row.acc_norm}
-        rows.append((row.name, ["", *(figure(known, name) for name in names), ""], "dim"))
+        rows.append((row.name, ["", *(figure(known, name) for name in names), "", ""], "dim"))
     out = report.console()
     out.print(f"{first.task}, {first.style}", style="italic")
     for line, style in aligned(rows, out.width if out.is_terminal else sys.maxsize):
         out.print(line, style=style)
     for result in results:
+        for line in standing_of(result, published):
+            out.print(line)
         if result.measured.truncated:
             cut = "example did not fit and was" if result.measured.truncated == 1 else "examples did not fit and were"
             out.print(f"{result.model}: {result.measured.truncated:,} {cut} cut from the left.")
     for source in dict.fromkeys(row.source for row in published):
         out.print(f"GPT-2's figures: {source}", style="dim")
+
+
+def standing_of(result: TaskResult, published: Sequence[PublishedScore]) -> Iterator[str]:
+    """Between which values each accuracy lies, and for the last of them where that is beside what was published."""
+    from gptcli.evals.published import standing
+
+    intervals = result.measured.intervals
+    for name, (low, high) in intervals.items():
+        line = f"{result.model}: {name} is {low:.4f} to {high:.4f} with 95% confidence"
+        if name == "acc_norm" and published:
+            line += ": " + ", ".join(f"{standing((low, high), row.acc_norm)} {row.name}" for row in published)
+        yield f"{line}."
+
+
+def compared(comparison: Comparison) -> str:
+    """Two models on the same questions, in a line."""
+    told = "may be chance" if comparison.p >= _UNLIKELY else "is hardly chance"
+    return (
+        f"{comparison.figure}: {comparison.only_first:,} of {comparison.n:,} are right only with {comparison.first}, "
+        f"{comparison.only_second:,} only with {comparison.second}; that {told} (McNemar, p = {comparison.p:.2g})."
+    )
 
 
 def aligned(rows: Sequence[tuple[str, Sequence[str], str]], width: int) -> list[tuple[str, str]]:

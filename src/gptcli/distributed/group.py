@@ -67,7 +67,8 @@ class Group:
         if lost:
             raise UserError(
                 f"Rank {self.ranks.rank} lost the connection to another process of the run.",
-                "What that one says tells why. The same command continues from the last checkpoint.",
+                "What that one says tells why. The same command can be started again; a run continues from its last "
+                "checkpoint.",
             ) from error
 
     def spread(

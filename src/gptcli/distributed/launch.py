@@ -10,6 +10,8 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -29,6 +31,29 @@ STOPPED, INTERRUPTED = 75, 130  # exit codes of a rank that saved and stopped; o
 _HEARING_SECONDS = 2.0
 
 
+class Processes(Protocol):
+    """How many processes on how many machines, and where these meet: as `TrainSettings` has them."""
+
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def node_rank(self) -> int: ...
+    @property
+    def rdzv_endpoint(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class OnThisMachine:
+    """`gpus` processes on this machine alone."""
+
+    gpus: int
+    nodes: int = 1
+    node_rank: int = 0
+    rdzv_endpoint: str | None = None
+
+
 def check_processes(processes: int, device: str) -> None:
     """Raise UsageError where this machine can't give every process a device of its own."""
     on_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
@@ -39,12 +64,12 @@ def check_processes(processes: int, device: str) -> None:
     if on_cuda and processes > torch.cuda.device_count():
         raise UsageError(
             f"--gpus {processes}: this machine has {torch.cuda.device_count()} GPUs.",
-            f"Use --gpus {max(1, torch.cuda.device_count())}, or --device cpu to train on the processor.",
+            f"Use --gpus {max(1, torch.cuda.device_count())}, or --device cpu to compute on the processor.",
         )
     if not on_cuda and processes > 1 and device != "cpu":
         raise UsageError(
             f"--gpus {processes}: this machine has no GPU that torch can use.",
-            f"To train on the processor: --gpus {processes} --device cpu",
+            f"To compute on the processor: --gpus {processes} --device cpu",
         )
     # A run that was begun with more processes goes on with fewer cores, only slower; but not with any number.
     if device == "cpu" and processes > max(4 * n_cores(), 8):
@@ -113,7 +138,7 @@ def _split(endpoint: str) -> tuple[str, int]:
     return host.strip("[]"), int(port) if port.isdecimal() else 0
 
 
-def launch(argv: Sequence[str], settings: TrainSettings) -> int:
+def launch(argv: Sequence[str], settings: Processes) -> int:
     """Run `gpt` with the arguments `argv` as the ranks of this machine; returns the exit code of the whole.
 
     That is 0 when all ended well; 75 or 130 when they were stopped and saved; else the code of the rank that failed
@@ -150,7 +175,7 @@ def launch(argv: Sequence[str], settings: TrainSettings) -> int:
     return 0
 
 
-def _meeting(settings: TrainSettings) -> list[str]:
+def _meeting(settings: Processes) -> list[str]:
     """torchrun's options for where the ranks meet: machine 0 serves, and ranks follow the numbers of the machines."""
     if settings.nodes == 1:
         return ["--standalone"]
@@ -210,6 +235,6 @@ def _exit_code(error: ChildFailedError) -> int:
         why = "Memory may have run out. " if -code == getattr(signal, "SIGKILL", None) else ""
         raise UserError(
             f"Rank {rank} was killed by {signal.Signals(-code).name}.",
-            f"{why}The same command continues from the last checkpoint.",
+            f"{why}The same command can be started again; a run continues from its last checkpoint.",
         )
     return code

@@ -12,11 +12,11 @@ import psutil
 import torch
 
 import gptcli
+from gptcli.distributed.machine_memory import GIB, cgroup_memory
 from gptcli.distributed.runtime import n_cores, n_threads, resolve_device
 from gptcli.doctor.finding import Finding, fault, ok, warning
 from gptcli.errors import UserError
 from gptcli.settings import DoctorSettings
-from gptcli.training.hardware import GIB, cgroup_memory
 
 _LITTLE_MEMORY = 4 * GIB
 _LITTLE_SHARED_MEMORY = GIB  # NCCL takes some tens of MB for each pair of GPUs; containers give 64 MB

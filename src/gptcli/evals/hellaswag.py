@@ -1,179 +1,80 @@
-"""HellaSwag, completion style: which of four endings does the model find likeliest after the context?
-
-The scoring of the original and of karpathy/build-nanogpt: the raw context, a space and the ending, each tokenised by
-itself; log-likelihoods are summed over the ending's tokens.
-"""
+"""HellaSwag (Zellers et al. 2019): which of four endings does the model find likeliest after the context?"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import re
 
-import torch
+from gptcli.evals.origin import Origin, Published, Row
+from gptcli.evals.question_task import QuestionTask, count_choices
+from gptcli.evals.questions import Question
 
-from gptcli.errors import UserError
-from gptcli.evals.hellaswag_data import Example, load_examples
-from gptcli.evals.scoring import Continuation, loglikelihoods
-from gptcli.evals.task import Measured, Progress, Scorer, Task
-from gptcli.inference.language_model import LanguageModel
-from gptcli.inference.load import ModelFacts
-from gptcli.model.network import GPT
-from gptcli.settings import EvalSettings
-from gptcli.tokenizer import Tokenizer
+N_ENDINGS = 4
 
-
-@dataclass(frozen=True)
-class Item:
-    """An example in tokens. The context is never empty: without text it is the end-of-text token."""
-
-    index: int
-    label: int
-    context: tuple[int, ...]
-    endings: tuple[tuple[int, ...], ...]
-
-    def continuations(self, context_length: int) -> list[Continuation]:
-        """The four endings, each after as much of the context as fits."""
-        return [Continuation.fitted(self.context, ending, context_length) for ending in self.endings]
+# The Hub's copy at the commit that it has had since 2023, and the authors' own file.
+ORIGIN = Origin(
+    "hellaswag",
+    (
+        Published(
+            "hf://datasets/Rowan/hellaswag@218ec52e09a7e7462a5400043bb9a69a41d06b76/data/validation-00000-of-00001.parquet",
+            "899813071e1e95efafec90f856e1987d2150fa4d020fc005df6962c259f660cd",
+        ),
+        Published(
+            "https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
+            "0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
+        ),
+    ),
+)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What a model says to one example: its choice by the sum of the log-likelihoods, and by their mean per token."""
-
-    index: int
-    label: int
-    pred: int
-    pred_norm: int
-    loglikelihoods: tuple[float, ...]
+def _completion(row: Row, index: int) -> Question:
+    """The raw context and endings."""
+    return Question(index, _text(row, "ctx"), _endings(row), _label(row))
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Accuracies and their standard errors, which one example does not have."""
-
-    n: int
-    acc: float
-    acc_norm: float
-    acc_stderr: float | None
-    acc_norm_stderr: float | None
-
-
-def subset(examples: Sequence[Example], n: int) -> list[Example]:
-    """`n` examples at equal distances over the file, or all if there are fewer. The first ones would not do: the first
-    third of the validation file is short ActivityNet text, the rest long WikiHow text."""
-    n = min(n, len(examples))
-    return [examples[i * len(examples) // n] for i in range(n)]
+def _as_lm_eval(row: Row, index: int) -> Question:
+    """The activity before the context, its second half as a sentence, and all without WikiHow's marks."""
+    for column in ("activity_label", "ctx_a", "ctx_b"):
+        if column not in row:
+            raise ValueError(f"it has no {column}, which the style lm-eval needs")
+    begun, going_on = _text(row, "ctx_a"), _text(row, "ctx_b").capitalize()
+    context = _without_marks(f"{_text(row, 'activity_label')}: {begun} {going_on}")
+    return Question(index, context, tuple(map(_without_marks, _endings(row))), _label(row))
 
 
-def prepare(examples: Sequence[Example], tokenizer: Tokenizer) -> list[Item]:
-    """The examples in tokens. Raises UserError where the tokenizer has no way to write an ending."""
-    contexts = tokenizer.encode_batch([example.ctx for example in examples])
-    texts = [f" {ending}" for example in examples for ending in example.endings]
-    endings = iter(tokenizer.encode_batch(texts))
-    items = []
-    for example, context in zip(examples, contexts, strict=True):
-        tokens = tuple(tuple(next(endings)) for _ in example.endings)
-        if not all(tokens):
-            raise UserError(f"The tokenizer '{tokenizer.name}' can't encode HellaSwag's example {example.index}.")
-        items.append(Item(example.index, example.label, tuple(context) or (tokenizer.eot,), tokens))
-    return items
+def _without_marks(text: str) -> str:
+    text = text.strip().replace(" [title]", ". ")
+    return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
-@torch.no_grad()
-def score(
-    model: GPT,
-    items: Sequence[Item],
-    batch_tokens: int,
-    stop: Callable[[], bool] | None = None,
-    progress: Progress | None = None,
-) -> list[Scored]:
-    """The model's choices, in the order of `items`; the model's mode is restored.
-
-    `batch_tokens` bounds a forward pass and changes no choice. `stop` is asked before every batch; once it says yes,
-    only the examples that are complete by then are returned.
-    """
-    rows = [row for item in items for row in item.continuations(model.config.context_length)]
-    per_item = [len(item.endings) for item in items]
-
-    def tell(done: int) -> None:
-        if progress:
-            progress(done * len(items) // len(rows), len(items))
-
-    sums = iter(loglikelihoods(model, rows, batch_tokens, stop, tell))
-    lengths = iter(len(row.targets) for row in rows)
-    scored = []
-    for item, endings in zip(items, per_item, strict=True):
-        likelihoods = [next(sums) for _ in range(endings)]
-        tokens = [next(lengths) for _ in range(endings)]
-        complete = [value for value in likelihoods if value is not None]
-        if len(complete) == endings:
-            means = [value / n for value, n in zip(complete, tokens, strict=True)]
-            scored.append(Scored(item.index, item.label, _argmax(complete), _argmax(means), tuple(complete)))
-    return scored
+def _text(row: Row, column: str) -> str:
+    if not isinstance(row[column], str):
+        raise ValueError(f"{column} is not text")
+    return str(row[column])
 
 
-def _argmax(values: Sequence[float]) -> int:
-    """Ties go to the first."""
-    return max(range(len(values)), key=values.__getitem__)
+def _endings(row: Row) -> tuple[str, ...]:
+    endings = row["endings"]
+    if not isinstance(endings, list) or len(endings) != N_ENDINGS or not all(isinstance(e, str) for e in endings):
+        raise ValueError(f"endings is not a list of {N_ENDINGS} texts")
+    return tuple(endings)
 
 
-def summarise(scored: Sequence[Scored]) -> Summary:
-    """Accuracies over the examples, at least one."""
-    assert scored, "no examples to summarise"
-    n = len(scored)
-    acc = sum(row.pred == row.label for row in scored) / n
-    acc_norm = sum(row.pred_norm == row.label for row in scored) / n
-    return Summary(n, acc, acc_norm, _standard_error(acc, n), _standard_error(acc_norm, n))
+def _label(row: Row) -> int:
+    """The original file has numbers, the Hub's copy has them as text, and its test split an empty one."""
+    value = row["label"]
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < N_ENDINGS:
+        raise ValueError(f"label is {row['label']!r}, not a number from 0 to {N_ENDINGS - 1}")
+    return value
 
 
-def _standard_error(p: float, n: int) -> float | None:
-    """Of the mean of n zeros and ones, from their sample variance, as lm-eval has it."""
-    return math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else None
-
-
-def truncated(items: Sequence[Item], context_length: int) -> int:
-    """How many examples have an ending that does not fit into the context length together with its context."""
-    return sum(any(row.cut for row in item.continuations(context_length)) for item in items)
-
-
-def _prepare_task(settings: EvalSettings) -> Scorer:
-    examples = load_examples(settings.data)[: settings.limit]
-
-    def check(facts: ModelFacts) -> None:
-        if facts.tokenizer is None:
-            raise UserError(f"HellaSwag is text, and the model in {facts.folder} has no tokenizer that gpt knows.")
-        if not facts.tokenizer.covers_all_text:
-            lacking = f"HellaSwag has characters that the tokenizer '{facts.tokenizer.name}' does not know"
-            raise UserError(
-                f"{lacking}, which {facts.folder} was trained with.",
-                "Measure the model on its own text: gpt eval loss --data-root FOLDER",
-            )
-
-    def measure(model: LanguageModel, progress: Progress) -> Measured:
-        assert model.tokenizer is not None, "checked before"
-        items = prepare(examples, model.tokenizer)
-        scored = score(model.model, items, settings.batch_tokens, progress=progress)
-        summary = summarise(scored)
-        return Measured(
-            n=summary.n,
-            truncated=truncated(items, model.model.config.context_length),
-            figures={
-                "acc": summary.acc,
-                "acc_norm": summary.acc_norm,
-                "acc_stderr": summary.acc_stderr,
-                "acc_norm_stderr": summary.acc_norm_stderr,
-            },
-            rows=[asdict(row) for row in scored],
-        )
-
-    return Scorer(check, measure)
-
-
-HELLASWAG = Task(
+HELLASWAG = QuestionTask(
     name="hellaswag",
-    description="Which of four endings follows: accuracy, and accuracy by the mean per token.",
-    style="completion",
-    prepare=_prepare_task,
-    saves_rows=True,
+    title="HellaSwag",
+    description="Which of four endings follows.",
+    origin=ORIGIN,
+    columns=("ctx", "endings", "label"),
+    ask={"completion": _completion, "lm-eval": _as_lm_eval},
+    count=count_choices,
 )

@@ -1,16 +1,23 @@
-"""`evaluate`: every task on every model. A new task is one file with a `Task`, and one entry in `TASKS`."""
+"""`evaluate`: every task on every model. A new task is a few lines of data and one entry in `TASKS`."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from gptcli.data.durable import check_writable, write_bytes
-from gptcli.distributed.runtime import resolve_device
+from gptcli.distributed.group import Group
+from gptcli.distributed.launch import check_processes
+from gptcli.distributed.meeting import meet
+from gptcli.distributed.orphans import ending_with
+from gptcli.distributed.runtime import Ranks, detect, launcher, resolve_device
 from gptcli.errors import Errors, Fault, UserError, nearest, raise_if
+from gptcli.evals.common_tasks import ARC_EASY, LAMBADA, PIQA
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.evals.loss import LOSS
 from gptcli.evals.task import Scorer, Task, TaskResult
@@ -19,88 +26,153 @@ from gptcli.inference.load import ModelFacts, load, read_facts
 from gptcli.model.locate import locate_model
 from gptcli.settings import EvalSettings
 
-TASKS: dict[str, Task] = {task.name: task for task in (HELLASWAG, LOSS)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (HELLASWAG.task(), PIQA.task(), ARC_EASY.task(), LAMBADA.task(), LOSS)
+}
 
 Progress = Callable[[int, int, str], None]
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """A task in one of its styles, with its data."""
+
+    task: Task
+    style: str
+    scorer: Scorer
+
+
 def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[TaskResult]:
     """Score every model of `settings` (default: the newest under ./log) on every task, one model after the other, all
-    in fp32. `progress` is told (examples done, examples in all, task).
+    in fp32; in this process, or with the others of a launcher that started it. `progress` is told (examples done,
+    examples in all, task).
 
     Everything that is wrong with the call is raised at once, before anything is computed: UsageError, or UserError
     where only data is at fault. That includes a file `settings.save` that can't be written; `save_rows` writes it,
     once the scores have been shown.
     """
-    scorers, models = _prepared(settings)
-    results = []
-    for name, facts in models:
-        model = load(facts.folder, device=settings.device)
-        shown = str(facts.folder) if name is None or Path(name).exists() else name
-        results += [_score(task, scorer, model, facts.notes, shown, progress) for task, scorer in scorers]
+    ranks = detect()
+    with ExitStack() as stack:
+        if ranks.launched:
+            stack.enter_context(ending_with(launcher()))
+        find_device = partial(resolve_device, settings.device, ranks.local_rank)
+        if ranks.world_size == 1:
+            chosen, models = _prepared(settings, ranks)
+            group = Group(ranks, find_device())
+        else:
+            device, store = meet(ranks, find_device)
+            group = stack.enter_context(Group(ranks, device, store))
+            group.on_main(lambda: _check(settings, ranks))  # and fetch what is missing, so that the others find it
+            chosen, models = _prepared(settings, ranks)
+        results = []
+        for name, facts in models:
+            model = load(facts.folder, device=str(group.device))
+            shown = str(facts.folder) if name is None or Path(name).exists() else name
+            results += [_score(each, model, facts.notes, shown, group, progress) for each in chosen]
     return results
 
 
-def _prepared(settings: EvalSettings) -> tuple[list[tuple[Task, Scorer]], list[tuple[str | None, ModelFacts]]]:
+def preflight(settings: EvalSettings) -> None:
+    """Check a call before its processes are started. Raises what `evaluate` raises before it computes."""
+    _check(settings, Ranks(world_size=settings.gpus))
+
+
+def _check(settings: EvalSettings, ranks: Ranks) -> None:
+    _prepared(settings, ranks)
+
+
+def _prepared(settings: EvalSettings, ranks: Ranks) -> tuple[list[_Chosen], list[tuple[str | None, ModelFacts]]]:
     """The tasks with their data, and the models by name without their weights; raises all that is wrong with either."""
     tasks = _tasks(settings)
     errors = Errors()
-    scorers: list[tuple[Task, Scorer]] = []
+    chosen: list[_Chosen] = []
     models: list[tuple[str | None, ModelFacts]] = []
     with errors.collected():
         _check_save(settings, tasks)
     with errors.collected():
         resolve_device(settings.device)
+        if not ranks.launched:
+            check_processes(settings.gpus, settings.device)
     for name in settings.model or (None,):
         with errors.collected():
             notes: list[str] = []
             facts = read_facts(locate_model(name, notes))
             models.append((name, replace(facts, notes=[*notes, *facts.notes])))
-    for task in tasks:
+    for task, style in tasks:
         with errors.collected():
-            scorers.append((task, task.prepare(settings)))
+            chosen.append(_Chosen(task, style, task.prepare(settings, style)))
     for _, facts in models:
-        for _, scorer in scorers:
+        for each in chosen:
             with errors.collected():
-                scorer.check(facts)
+                each.scorer.check(facts)
     errors.raise_all()
-    return scorers, models
+    return chosen, models
 
 
 def _score(
-    task: Task, scorer: Scorer, model: LanguageModel, notes: list[str], shown: str, progress: Progress | None
+    chosen: _Chosen, model: LanguageModel, notes: list[str], shown: str, group: Group, progress: Progress | None
 ) -> TaskResult:
+    task, scorer = chosen.task, chosen.scorer
+
     def tell(done: int, total: int) -> None:
-        if progress:
+        if progress and group.ranks.is_main:
             progress(done, total, task.name)
 
     began = time.perf_counter()
-    measured = scorer.score(model, tell)
+    measured = scorer.score(model, group, tell)
     seconds = time.perf_counter() - began
-    return TaskResult(task.name, task.style, shown, model.folder, measured, seconds, [*notes, *measured.notes])
+    return TaskResult(
+        task=task.name,
+        style=chosen.style,
+        model=shown,
+        folder=model.folder,
+        tokenizer=model.tokenizer.name if model.tokenizer else None,
+        measured=measured,
+        seconds=seconds,
+        notes=[*notes, *measured.notes],
+        is_published=scorer.is_published,
+    )
 
 
-def _tasks(settings: EvalSettings) -> list[Task]:
-    faults = []
-    for name in settings.tasks:
+def _tasks(settings: EvalSettings) -> list[tuple[Task, str]]:
+    """The tasks that are named, each in the styles that are asked for."""
+    faults, found = [], []
+    for name in dict.fromkeys(settings.tasks):
         if name not in TASKS:
             close = nearest(name, TASKS)
-            hint = f"Did you mean '{close}'?" if close else f"There are: {', '.join(TASKS)}."
-            faults.append(Fault(f"There is no task called '{name}'.", hint))
+            hint = f"Did you mean '{close}'? " if close else ""
+            listed = f"There are: {', '.join(TASKS)}; and those of lm-evaluation-harness with --harness {name}."
+            faults.append(Fault(f"There is no task called '{name}'.", hint or listed))
+            continue
+        task = TASKS[name]
+        styles = _styles(task, settings.style)
+        if not styles:
+            faults.append(
+                Fault(f"--style {settings.style}: the task {name} has no such style.", f"It has {task.styles[0]}.")
+            )
+        found += [(task, style) for style in styles]
     if not settings.tasks:
         faults.append(Fault("No task is named.", f"There are: {', '.join(TASKS)}. For example: gpt eval hellaswag"))
     raise_if(faults)
-    return [TASKS[name] for name in dict.fromkeys(settings.tasks)]
+    return found
 
 
-def _check_save(settings: EvalSettings, tasks: list[Task]) -> None:
+def _styles(task: Task, asked: str | None) -> tuple[str, ...]:
+    """The default one; both where both are asked for; none where there is no such style."""
+    if asked is None:
+        return task.styles[:1]
+    if asked == "both":
+        return task.styles if len(task.styles) > 1 else ()
+    return (asked,) if asked in task.styles else ()
+
+
+def _check_save(settings: EvalSettings, tasks: list[tuple[Task, str]]) -> None:
     if settings.save is None:
         return
     file = Path(settings.save)
     faults = []
     if len(tasks) * max(1, len(settings.model)) > 1:
         faults.append(Fault("--save takes the rows of one task and one model.", "Call gpt eval once for each."))
-    faults += [Fault(f"The task {task.name} has no rows to --save.") for task in tasks if not task.saves_rows]
     try:
         if file.is_dir():
             faults.append(Fault(f"--save {file}: it is a folder.", "Name a file in it."))

@@ -1,12 +1,13 @@
-"""Documents in a row of ids: which positions belong together, so that attention can be kept within each.
+"""Several texts in a row of ids: which positions belong together, so that attention can be kept within each.
 
 Rows of training data are cut from one stream and hold parts of several documents; without a mask a token looks at the
-documents before its own too.
+documents before its own too. And texts that begin alike, such as the answers to one question, need that beginning only
+once in a row, from which they branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Documents:
     """What the network needs to know of the documents in ids (B, T): how far each token stands in its own, (B, T), and
     who may look at whom: (B, 1, T, T), true where row looks at column, or the same as blocks for a kernel that leaves
-    out those in which nobody does."""
+    out those in which nobody does. A row may be longer than the context, as long as its documents are not."""
 
     positions: Tensor
     mask: Tensor | BlockMask
@@ -49,6 +50,21 @@ def find_documents(ids: Tensor, eot: int, *, blocks: bool) -> Documents:
         return (q >= k) & (number[b, q] == number[b, k])
 
     return Documents(places - start, create_block_mask(looks_at, B, None, T, T, device=str(ids.device)))
+
+
+def branching(trunks: Sequence[int], branches: Sequence[Sequence[int]], device: torch.device) -> Documents:
+    """Rows in which texts branch: each begins with a trunk of `trunks` tokens, which goes on in as many ways as it has
+    `branches`, so many tokens each, one after the other. Shorter rows have padding at their end."""
+    T = max(trunk + sum(row) for trunk, row in zip(trunks, branches, strict=True))
+    positions, numbers = torch.zeros(len(trunks), T, dtype=torch.int64), torch.zeros(len(trunks), T, dtype=torch.int64)
+    for i, (trunk, row) in enumerate(zip(trunks, branches, strict=True)):
+        places = torch.cat([torch.arange(trunk), *(torch.arange(trunk, trunk + length) for length in row)])
+        positions[i, : len(places)] = places
+        lengths = torch.tensor([trunk, *row, T - len(places)])
+        numbers[i] = torch.arange(len(lengths)).repeat_interleave(lengths)  # of the branch; 0 is the trunk
+    positions, numbers = positions.to(device), numbers.to(device)
+    seen = (numbers[:, None, :] == 0) | (numbers[:, None, :] == numbers[:, :, None])  # (B, T, T)
+    return Documents(positions, seen.tril()[:, None])
 
 
 def attention_within(q: Tensor, k: Tensor, v: Tensor, documents: Documents, drop_rate: float, grouped: bool) -> Tensor:

@@ -184,17 +184,18 @@ class GPT(nn.Module):
     def hidden(self, ids: Tensor, cache: KVCache | None = None, documents: Documents | None = None) -> Tensor:
         """What the head reads: the final, normalised hidden states (B, T, C). Raises ValueError past the context."""
         start = cache.length if cache else 0
-        if start + ids.shape[1] > self.config.context_length:
+        if documents is None and start + ids.shape[1] > self.config.context_length:
             raise ValueError(
                 f"a sequence of {start + ids.shape[1]} tokens; the model's context holds {self.config.context_length}"
             )
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
+        # (T,), or (B, T) where a row holds several texts
+        positions = documents.positions if documents else torch.arange(start, start + ids.shape[1], device=ids.device)
         x = self.token_embedding(ids)  # (B, T, C)
         turn = None
         if self.config.positions == "learned":
-            x = x + self.position_embedding(documents.positions if documents else positions)
+            x = x + self.position_embedding(positions)
         else:
-            turn = rotation(positions, self.config)
+            turn = rotation(positions[:, None] if documents else positions, self.config)  # alike for all heads
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             if self.recompute_blocks and torch.is_grad_enabled():

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from gptcli.distributed import machine_memory
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
 from gptcli.errors import UsageError
 from gptcli.model.size import parameters_by_part
@@ -157,7 +158,7 @@ def _present(settings: TrainSettings) -> tuple[Setup, Target]:
             numerics.precision_of(device, setup.config.emb_dim, partial(numerics.fastest_matmul, device)), settings
         )
     sharing = 1 if device.type == "cuda" else ranks.local_world_size
-    room = micro_batch.usable(hardware.free_memory(device), device.type, sharing)
+    room = micro_batch.usable(machine_memory.free_memory(device), device.type, sharing)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"this machine's {device.type}"
     return setup, Target(name, device.type, ranks.world_size, room, precision, device=device)
 

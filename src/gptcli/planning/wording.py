@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from gptcli.distributed.machine_memory import GIB
 from gptcli.planning.duration import UTILISATION
-from gptcli.training.hardware import GIB
 from gptcli.training.setup import Setup, describe
 
 if TYPE_CHECKING:

@@ -12,21 +12,47 @@ class EvalSettings(CommandSettings):
 
     command = "eval"
 
-    tasks: CommaList = argument((), "Tasks, with commas between: hellaswag, loss.")
+    tasks: CommaList = argument((), "Tasks, with commas between: hellaswag, piqa, arc-easy, lambada, loss.")
     list: bool = option(False, "List the tasks and end.", "Task")
+    style: Literal["completion", "lm-eval", "both"] | None = option(
+        None,
+        "How HellaSwag is scored: completion (the default; GPT From Scratch, build-nanogpt), lm-eval, or both.",
+        "Task",
+    )
     data: Name | None = option(
         None, "The task's file; without it, from the user's cache or the Hugging Face Hub.", "Task"
     )
-    data_root: Name | None = option(None, "Folder of token shards, for the task loss.", "Task")
+    offline: bool = option(False, "Fetch nothing: a task's data must be in the cache.", "Task")
     limit: Count | None = option(None, "Score only the first so many examples (loss: sequences).", "Task", ge=1)
     save: Name | None = option(None, "Write one line of JSON for each example to this file.", "Task")
+
+    data_root: Name | None = option(None, "Folder of token shards, of which the validation split counts.", "Loss")
+    text: Name | None = option(None, "A text, in the place of shards: a file (.txt .md .jsonl .parquet …).", "Loss")
+    stride: Count | None = option(
+        None,
+        "Predict each token from at least context length minus so many before it. Default: windows side by side.",
+        "Loss",
+        ge=1,
+    )
+    per_document: bool = option(False, "Read each document by itself; --save then has a line for each.", "Loss")
+
+    harness: CommaList = option(
+        (), "Tasks of lm-evaluation-harness, with commas between (needs the extra lm-eval).", "Harness",
+        examples=["mmlu", "gsm8k"],
+    )  # fmt: skip
+    num_fewshot: Count | None = option(None, "Examples before each question. Default: the task's.", "Harness", ge=0)
+    include_path: Name | None = option(None, "Folder with tasks of your own for the harness.", "Harness")
+
     model: tuple[Name, ...] = option(
         (),
         "Run, checkpoint, Hugging Face folder or Hub id; several times to compare. Default: the newest under ./log.",
         "Model",
     )
-    batch_tokens: Count = option(16_384, "Tokens in one forward pass.", "Device", ge=1)
+    batch_tokens: Count | None = option(None, "Tokens in one forward pass. Default: by the memory.", "Device", ge=1)
     device: Device = option("auto", "auto, cpu, cuda or mps.", "Device")
+    gpus: Count = option(
+        1, "Processes on this machine, one for each GPU; with --device cpu, on its cores.", "Device", ge=1
+    )
 
 
 class GenerateSettings(CommandSettings):

@@ -14,8 +14,10 @@ from gptcli.data.batches import WindowReader
 from gptcli.distributed import sharding
 from gptcli.distributed.group import Group
 from gptcli.errors import UserError
-from gptcli.evals.hellaswag import Item, prepare, score, subset, summarise
-from gptcli.evals.hellaswag_data import load_within
+from gptcli.evals.hellaswag import HELLASWAG
+from gptcli.evals.origin import spread
+from gptcli.evals.question_task import count_right
+from gptcli.evals.questions import Item, prepare, score
 from gptcli.inference.engine import complete
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
@@ -26,7 +28,8 @@ SAMPLE_PROMPT, SAMPLE_TOKENS = "Once upon a time", 25  # the original's
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The measurements of one run; `stop` ends each of them early, on all processes alike."""
+    """The measurements of one run; `stop` ends each of them early, on all processes alike. `items` are all examples of
+    HellaSwag."""
 
     setup: Setup
     trainee: Trainee
@@ -60,10 +63,12 @@ class Evaluator:
         parts = group.gather((total, tokens))
         return sum(part[0] for part in parts) / sum(part[1] for part in parts)
 
-    def hellaswag(self) -> dict[str, float] | None:
-        """`acc`, `acc_norm` and `n` on the run's fixed examples; None when it was stopped."""
+    def hellaswag(self, in_full: bool = False) -> dict[str, float] | None:
+        """`acc`, `acc_norm` and `n` on the run's fixed examples, spread over the file, or `in_full` on all; None when
+        it was stopped."""
         group = self.trainee.group
-        mine = self.items[group.ranks.rank :: group.ranks.world_size]
+        items = self.items if in_full else spread(self.items, self.setup.settings.eval_examples)
+        mine = items[group.ranks.rank :: group.ranks.world_size]
         batch_tokens = max(self.setup.micro_batch * self.setup.length, 4096)
         turns = _Turns(group, self.stop)
         with _evaluating(self.trainee), self.trainee.numerics.autocast(group.device):
@@ -73,8 +78,8 @@ class Evaluator:
                     self.trainee.model.hidden(torch.zeros(1, 1, dtype=torch.int64, device=group.device))
         if group.any(self.stop()):
             return None
-        summary = summarise([row for part in group.gather(scored) for row in part])
-        return {"acc": summary.acc, "acc_norm": summary.acc_norm, "n": summary.n}
+        rows = [row for part in group.gather(scored) for row in part]
+        return {**{name: right / len(rows) for name, right in count_right(rows).items()}, "n": len(rows)}
 
     def sample(self, step: int) -> tuple[str, str, list[int]] | None:
         """Prompt, completion and its ids by the model as it is; None without a tokenizer. All processes call it, and
@@ -144,7 +149,7 @@ def _evaluating(trainee: Trainee) -> Iterator[None]:
 
 
 def hellaswag_items(setup: Setup) -> tuple[list[Item], str]:
-    """The examples that the run scores itself on, tokenised, and a note where it has to do without (else empty).
+    """The examples that the run can score itself on, tokenised, and a note where it has to do without (else empty).
 
     Raises UserError when HellaSwag was asked for and can't be had.
     """
@@ -153,8 +158,10 @@ def hellaswag_items(setup: Setup) -> tuple[list[Item], str]:
     try:
         if setup.tokenizer is None:
             raise UserError("HellaSwag is text, and this data's tokenizer is not known.", "Train with --metrics none.")
-        examples = load_within(HELLASWAG_SECONDS, setup.settings.hellaswag_data, option="--hellaswag-data")
-        return prepare(subset(examples, setup.settings.eval_examples), setup.tokenizer), ""
+        questions, _ = HELLASWAG.questions(
+            "completion", setup.settings.hellaswag_data, option="--hellaswag-data", seconds=HELLASWAG_SECONDS
+        )
+        return prepare(questions, setup.tokenizer, "completion"), ""
     except UserError as error:
         if setup.metrics_asked_for:
             raise

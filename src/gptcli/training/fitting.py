@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptcli.errors import UsageError
+from gptcli.evals.origin import spread
 from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint
 from gptcli.training.checkpoint import Progress
@@ -32,6 +33,7 @@ class Costs:
     step: float
     validation: float
     hellaswag: float
+    hellaswag_in_full: float
     sample: float
     save: float
 
@@ -39,7 +41,7 @@ class Costs:
 def steps_within(seconds: float, costs: Costs, settings: TrainSettings) -> int:
     """The most steps that end within `seconds` with all that is due between and after them; 0 where none does."""
     evaluation = costs.validation + costs.hellaswag
-    at_ends = costs.validation + evaluation + costs.sample + costs.save
+    at_ends = 2 * costs.validation + costs.hellaswag_in_full + costs.sample + costs.save
     per_step = (
         costs.step
         + evaluation / settings.eval_every
@@ -77,7 +79,7 @@ def measure(setup: Setup, trainee: Trainee, feed: Feed, evaluator: Evaluator, st
     costs = (
         statistics.median(seconds),
         _seconds(evaluator.validation_loss),
-        _hellaswag_seconds(evaluator),
+        *_hellaswag_seconds(evaluator),
         _seconds(lambda: evaluator.sample(0)),
         save,
     )
@@ -92,13 +94,14 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - began
 
 
-def _hellaswag_seconds(evaluator: Evaluator) -> float:
-    """Of all examples of the run, by some of them."""
-    if not evaluator.items:
-        return 0.0
-    every = max(1, len(evaluator.items) // (TRIAL_EXAMPLES * evaluator.trainee.group.ranks.world_size))
-    trial = replace(evaluator, items=evaluator.items[::every])
-    return _seconds(trial.hellaswag) * len(evaluator.items) / len(trial.items)
+def _hellaswag_seconds(evaluator: Evaluator) -> tuple[float, float]:
+    """Of the examples that are scored during the run, and of all, by some of them."""
+    n = len(evaluator.items)
+    if not n:
+        return 0.0, 0.0
+    trial = replace(evaluator, items=spread(evaluator.items, TRIAL_EXAMPLES * evaluator.trainee.group.ranks.world_size))
+    each = _seconds(lambda: trial.hellaswag(in_full=True)) / len(trial.items)
+    return each * min(n, evaluator.setup.settings.eval_examples), each * n
 
 
 def _save(setup: Setup, trainee: Trainee) -> None:
@@ -112,9 +115,10 @@ def _save(setup: Setup, trainee: Trainee) -> None:
 
 def too_short(settings: TrainSettings, costs: Costs) -> UsageError:
     """What to tell where not one step fits."""
-    least = costs.step + 2 * costs.validation + costs.hellaswag + costs.sample + costs.save
+    least = costs.step + 2 * costs.validation + costs.hellaswag_in_full + costs.sample + costs.save
     return UsageError(
         f"--fit-time: not one step ends in {settings.fit_time:g} s; a step takes {costs.step:.1f} s here, evaluating "
         f"and saving {least - costs.step:.1f} s.",
-        "Give it more time, or take a smaller --total-batch-size, fewer --eval-iters, fewer --eval-examples.",
+        "Give it more time, or take a smaller --total-batch-size, fewer --eval-iters, or --metrics none: at its end a "
+        f"run is scored on HellaSwag in full, which takes {costs.hellaswag_in_full:.0f} s here.",
     )

@@ -1,25 +1,15 @@
-"""What accelerators can do at most, by the names that CUDA reports, from their makers' data sheets; and the memory of
-this machine."""
+"""What accelerators can do at most, by the names that CUDA reports, from their makers' data sheets."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 
+from gptcli.distributed.machine_memory import GIB
 from gptcli.errors import UsageError, nearest
-
-GIB = 2**30
-# Of a container: the most that it may use, what it uses, and of that what is a cache of files. Two versions of Linux'.
-_CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), "memory.usage_in_bytes", "total_inactive_file"),
-)
 
 
 @dataclass(frozen=True)
@@ -99,24 +89,3 @@ def named(text: str) -> tuple[int | None, str, Accelerator]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().removeprefix("nvidia"))
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a run could take on this device now."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "mps":  # what Metal lets one process have, of the memory that all share
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    available, limits = psutil.virtual_memory().available, cgroup_memory()
-    return available if limits is None else min(available, max(0, limits[0] - limits[1]))
-
-
-def cgroup_memory() -> tuple[int, int] | None:
-    """Bytes that a container may use, and those that it does, but for files that are cached; None outside of one."""
-    for limit, usage, cached in _CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # no such version, or no limit ("max")
-            allowed = int(limit.read_text(encoding="ascii"))
-            used = int((limit.parent / usage).read_text(encoding="ascii"))
-            rows = (line.split() for line in (limit.parent / "memory.stat").read_text(encoding="ascii").splitlines())
-            return allowed, used - next((int(size) for name, size in rows if name == cached), 0)
-    return None

@@ -13,6 +13,7 @@ import torch
 
 from gptcli import __version__
 from gptcli.data.batches import WindowReader
+from gptcli.distributed import machine_memory
 from gptcli.distributed.group import Group
 from gptcli.distributed.meeting import meet
 from gptcli.distributed.orphans import ending_with
@@ -202,7 +203,7 @@ def _check_room(run: Path, setup: Setup) -> None:
 def _room(group: Group) -> int:
     """Bytes that each process may plan with, before its model takes its part."""
     sharing = 1 if group.device.type == "cuda" else group.ranks.local_world_size
-    free = hardware.free_memory(group.device)
+    free = machine_memory.free_memory(group.device)
     return min(group.gather(micro_batch.usable(free, group.device.type, sharing)))
 
 
