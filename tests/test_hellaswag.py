@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import lzma
 import math
+import subprocess
+import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
 import torch
 from torch.nn import functional as F
 
@@ -371,3 +377,42 @@ def test_the_longest_rows_come_first(model: GPT, items: list[Item], monkeypatch:
     monkeypatch.setattr(scoring, "_score", recorded)
     score(model, items, 100)
     assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(not REAL_DATA.exists(), reason="the HellaSwag validation set is not beside the repository")
+def test_the_choices_are_those_of_gpt_from_scratch_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its evaluator as it is on the package index, on our network, without its autocast to bf16."""
+    wheel = "gpt-from-scratch==1.1"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), wheel]
+    if subprocess.run(pip, capture_output=True, check=False).returncode:
+        pytest.skip(f"{wheel} can't be had from the package index")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as content:
+        content.extract("gpt_from_scratch/metrics/hellaswag.py", tmp_path)
+    found = importlib.util.spec_from_file_location("original", tmp_path / "gpt_from_scratch/metrics/hellaswag.py")
+    assert found is not None
+    assert found.loader is not None
+    original = importlib.util.module_from_spec(found)
+    found.loader.exec_module(original)
+    gpt2 = get_tokenizer("gpt2")
+    assert gpt2.pattern is not None
+    encoding = tiktoken.Encoding(
+        "gpt2", pat_str=gpt2.pattern, mergeable_ranks=dict(gpt2.ranks or {}), special_tokens=dict(gpt2.specials)
+    )
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: encoding)
+    with lzma.open(REAL_DATA, "rt", encoding="utf-8") as lines:
+        examples = spread(map(json.loads, lines), 500)
+    network = random_model(context_length=1024)
+    scored = score(network, prepare(spread(questions_of(REAL_DATA), 500), gpt2, "completion"), 4096)
+    for example, row in zip(examples, scored, strict=True):
+        _, tokens, mask, label = original.render_example(example)
+        with torch.no_grad():
+            logits = network(tokens)
+        losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(4, -1)
+        sums = -(losses * mask[:, 1:]).sum(1)
+        means = (sums / mask[:, 1:].sum(1)).tolist()
+        assert row.loglikelihoods == pytest.approx(sums.tolist(), rel=1e-3)
+        assert row.label == label
+        chosen = original.get_most_likely_row(tokens, mask, logits)
+        assert row.pred_norm == chosen or means[row.pred_norm] == pytest.approx(means[chosen], abs=1e-4), "but for ties"

@@ -5,7 +5,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-PEERS = ("transformers_gpt2", "original_gpt")  # which run as they are; the others as `gpt train` does
+PEERS = (
+    "transformers_gpt2",
+    "original_gpt",
+    "eval_lm_eval",
+    "eval_original",
+)  # which run as they are; the others as `gpt train` does
 
 
 def main() -> None:
