@@ -42,6 +42,7 @@ def model_in(folder: Path, context: int = CONTEXT) -> Path:
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(8)
+    folder.mkdir(exist_ok=True)
     write_model(folder, model, 50_256)
     write_tokenizer(folder, get_tokenizer("gpt2"), context)
     return folder
