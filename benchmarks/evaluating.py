@@ -36,6 +36,7 @@ GPT2 = GPTConfig(vocab_size=50_304, emb_dim=768, context_length=1024, n_layers=1
 # The program of each side, its batch size, and its precision where it does not choose that.
 SIDES = {
     "ours": ("eval_ours", 0, ""),
+    "lm-eval, batch 1": ("eval_lm_eval", 1, ""),
     "lm-eval, batch 4": ("eval_lm_eval", 4, ""),
     "lm-eval, batch 16": ("eval_lm_eval", 16, ""),
     "original": ("eval_original", 0, ""),

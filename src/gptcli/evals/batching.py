@@ -10,7 +10,7 @@ from gptcli.model.network import GPT
 
 # What is fastest: products of a few thousand rows are efficient on a processor, and beyond that only caches overflow; a
 # GPU wants as many as it has units for.
-_FASTEST = {"cpu": 4096}
+_FASTEST = {"cpu": 2048}
 _FASTEST_ELSEWHERE = 65_536
 _SHARE = 0.5  # of the free memory: others live there too, and logits come on top
 
