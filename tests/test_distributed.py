@@ -67,8 +67,9 @@ def train_losses(run: Path) -> list[float]:
     return [row["loss"] for row in read(run / "metrics.jsonl") if row["kind"] in ("train", "val")]
 
 
-def test_two_and_four_processes_log_the_losses_of_one_and_continue_each_others_run(
-    shards: Path, tmp_path: Path
+@pytest.mark.parametrize("numbers", [(2,), pytest.param((2, 4), marks=pytest.mark.slow)])
+def test_more_processes_log_the_losses_of_one_and_continue_each_others_run(
+    numbers: tuple[int, ...], shards: Path, tmp_path: Path
 ) -> None:
     def settings(run: str, **changes: object) -> TrainSettings:
         # Four micro-batches of one process, two for each of two, one for each of four; 65 validation windows, which
@@ -77,7 +78,7 @@ def test_two_and_four_processes_log_the_losses_of_one_and_continue_each_others_r
 
     assert train(settings("one")).step == 6
     assert train(settings("more"), stopping_at(1)).step == 1
-    for processes in (2, 4):
+    for processes in numbers:
         # A checkpoint of step 3 goes on with another number of processes: the one of step 6 is taken away.
         process = start(words_of(settings("more", save_every=3), "--gpus", str(processes)))
         _, told = process.communicate(timeout=180)

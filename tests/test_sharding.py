@@ -98,6 +98,7 @@ def test_muon_moves_a_sharded_modern_network_as_it_does_a_whole_one(
         torch.testing.assert_close(theirs[name], tensor, atol=5e-3, rtol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_sharding_and_another_number_of_processes(shards: Path, tmp_path: Path) -> None:
     def settings(run: str, **changes: object) -> TrainSettings:
         often = {"eval_every": 5_000, "sample_every": 5_000, "save_every": 5_000, "max_lr": 1e-3}
@@ -141,7 +142,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize(("mode", "share"), [("none", 1.0), ("full", 0.5)])
+@pytest.mark.parametrize(("mode", "share"), [pytest.param("none", 1.0, marks=pytest.mark.slow), ("full", 0.5)])
 def test_each_of_two_processes_holds_half_of_the_state(mode: str, share: float, tmp_path: Path) -> None:
     words = [sys.executable, "-c", MEMORY, mode]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
