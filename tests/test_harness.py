@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[lm-eval]'")
 from lm_eval.api.instance import Instance  # noqa: E402
@@ -21,6 +22,7 @@ from gptcli.evals.harness_model import HarnessModel  # noqa: E402
 from gptcli.evals.hellaswag import HELLASWAG  # noqa: E402
 from gptcli.evals.origin import spread  # noqa: E402
 from gptcli.evals.questions import prepare, score  # noqa: E402
+from gptcli.evals.run import evaluate  # noqa: E402
 from gptcli.inference.load import load  # noqa: E402
 from gptcli.model.config import GPTConfig  # noqa: E402
 from gptcli.model.huggingface import write_model  # noqa: E402
@@ -202,6 +204,50 @@ def test_what_is_wrong_is_told_before_anything_is_computed(
     with pytest.raises(UsageError, match="needs lm-evaluation-harness") as caught:
         call("own_choice")
     assert "gpt-from-scratch[lm-eval]" in caught.value.faults[0].hint
+
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "piqa": [
+        {"goal": f"To open jar {i}", "sol1": "turn the lid " * (1 + i % 2), "sol2": "hit it", "label": i % 2}
+        for i in range(8)
+    ],
+    "arc-easy": [
+        {
+            "question": f"Which of {i} is warm?",
+            "choices": {
+                "text": ["the sun", "ice", "a cold stone in the shade"][: 2 + i % 2],
+                "label": ["A", "B", "C"][: 2 + i % 2],
+            },
+            "answerKey": "AB"[i % 2],
+        }
+        for i in range(8)
+    ],
+    "lambada": [{"text": " ".join(WORDS.split()[: 5 + i])} for i in range(8)],
+}
+THEIR_FILES = {
+    "piqa": "piqa/piqa.yaml",
+    "arc-easy": "arc/arc_easy.yaml",
+    "lambada": "lambada/lambada_openai.yaml",
+}
+
+
+@pytest.mark.parametrize("name", list(ROWS))
+def test_the_other_tasks_score_as_the_harness_own(name: str, folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS[name]), encoding="utf-8")
+    task = yaml.safe_load((Path(lm_eval.__file__).parent / "tasks" / THEIR_FILES[name]).read_text(encoding="utf-8"))
+    for split in ("training_split", "validation_split", "dataset_name", "tag"):
+        task.pop(split, None)
+    task |= {"task": "theirs", "dataset_path": "json", "test_split": "test"}
+    task["dataset_kwargs"] = {"data_files": {"test": str(data)}}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    settings = EvalSettings(harness=("theirs",), include_path=str(tmp_path), model=(str(folder),), device="cpu")
+    (theirs,) = run_harness(settings)
+    (ours,) = evaluate(EvalSettings(tasks=(name,), data=str(data), model=(str(folder),), device="cpu"))
+    shared = ours.measured.figures.keys() & theirs.measured.figures.keys() - {"perplexity_stderr"}  # theirs is drawn
+    assert {"acc", "acc_stderr"} <= shared
+    for figure in shared:
+        assert ours.measured.figures[figure] == pytest.approx(theirs.measured.figures[figure], rel=1e-4)
 
 
 # Scores

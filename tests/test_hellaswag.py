@@ -145,13 +145,39 @@ def test_log_likelihoods_and_choices_are_those_of_the_original_method(model: GPT
         assert (scored.index, scored.label) == (item.index, item.label)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 50, 333, 100_000])
-def test_the_batch_size_changes_no_decision(model: GPT, items: list[Item], batch_tokens: int) -> None:
+def compiled(model: GPT) -> GPT:
+    """The same with its blocks compiled, by a compiler that generates no code."""
+    for block in model.blocks:
+        block.compile(backend="eager", dynamic=True)
+    return model
+
+
+def by_index(scored: list[Scored]) -> list[Scored]:
+    return sorted(scored, key=lambda row: row.index)
+
+
+@pytest.mark.parametrize(
+    "setting", ["a row at a time", "small batches", "one batch", "the other way round", "by two", "compiled"]
+)
+def test_nothing_about_the_computation_changes_a_decision(setting: str, model: GPT, items: list[Item]) -> None:
     expected = score(model, items, 200)
-    got = score(model, items, batch_tokens)
-    assert [(row.pred, row.pred_norm) for row in got] == [(row.pred, row.pred_norm) for row in expected]
-    for a, b in zip(got, expected, strict=True):
-        assert a.loglikelihoods == pytest.approx(b.loglikelihoods, abs=1e-4)
+    got = {
+        "a row at a time": lambda: score(model, items, 1),
+        "small batches": lambda: score(model, items, 50),
+        "one batch": lambda: score(model, items, 100_000),
+        "the other way round": lambda: score(model, items[::-1], 333)[::-1],
+        "by two": lambda: [
+            row for pair in zip(*(score(model, items[i::2], 200) for i in (0, 1)), strict=True) for row in pair
+        ],
+        "compiled": lambda: score(compiled(random_model()), items, 200),
+    }[setting]()
+    assert [row.index for row in got] == [row.index for row in expected]
+    for one, other, item in zip(got, expected, items, strict=True):
+        assert one.loglikelihoods == pytest.approx(other.loglikelihoods, abs=1e-4)
+        sums = list(other.loglikelihoods)
+        means = [value / length for value, length in zip(sums, item.lengths, strict=True)]
+        assert sums[one.pred] == pytest.approx(sums[other.pred], abs=1e-4), "equal but for ties"
+        assert means[one.pred_norm] == pytest.approx(means[other.pred_norm], abs=1e-4), "equal but for ties"
 
 
 def test_chunks_of_logits_change_nothing(model: GPT, items: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
