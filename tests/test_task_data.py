@@ -86,7 +86,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     ("name", "content"),
     [
         ("a.jsonl", lines(rows())),
-        ("a.jsonl.gz", gzip.compress(lines(rows()))),
+        ("a.jsonl.gz", gzip.compress(lines(rows()), mtime=0)),
         ("a.jsonl.xz", lzma.compress(lines(rows()))),
         ("a.parquet", table(rows())),
     ],
@@ -132,7 +132,7 @@ def test_an_empty_file_holds_no_examples(content: bytes, tmp_path: Path) -> None
     [
         ("a.jsonl.gz", b"not packed"),
         ("b.jsonl.xz", b"not packed"),
-        ("c.jsonl.gz", gzip.compress(b"x" * 10_000)[:-20]),
+        ("c.jsonl.gz", gzip.compress(b"x" * 10_000, mtime=0)[:-20]),
         ("d.jsonl.xz", lzma.compress(b"x" * 10_000)[:-20]),
         ("e.jsonl", b"\xff\xfe\x00"),
         ("f.parquet", b"PAR1 no"),
