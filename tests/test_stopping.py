@@ -193,7 +193,7 @@ def test_a_time_too_short_for_one_step_says_how_long_one_takes(shards: Path, tmp
 
 def test_steps_are_counted_with_all_that_comes_between_them() -> None:
     settings = TrainSettings(eval_every=10, sample_every=20, save_every=50, keep_best=False)
-    costs = Costs(step=1.0, validation=2.0, hellaswag=3.0, hellaswag_in_full=6.0, sample=4.0, save=5.0)
+    costs = Costs(step=1.0, validation=2.0, hellaswag=3.0, final_hellaswag=6.0, sample=4.0, save=5.0)
     # 1 + 5/10 + 4/20 + 5/50 = 1.8 s a step, 2 + (2 + 6) + 4 + 5 = 19 s at both ends, 4% left over
     assert steps_within(1000.0, costs, settings) == int((960 - 19) / 1.8)
     assert steps_within(19.0, costs, settings) == 0

@@ -270,6 +270,10 @@ def test_hellaswag_is_scored_on_a_part_while_training_and_in_full_at_the_end(sha
     train(tiny(shards, run, metrics=("Hellaswag",), hellaswag_data=str(data), eval_examples=5, context_length=32))
     rows = [row for row in read(run / "metrics.jsonl") if row["kind"] == "hellaswag"]
     assert [(row["step"], row["n"]) for row in rows] == [(3, 5), (6, len(HELLASWAG_ROWS))]
+    few = {"eval_examples": 2, "final_eval_examples": 4, "metrics": ("hellaswag",), "context_length": 32}
+    train(tiny(shards, tmp_path / "few", hellaswag_data=str(data), **few))
+    rows += [row for row in read(tmp_path / "few" / "metrics.jsonl") if row["kind"] == "hellaswag"]
+    assert [row["n"] for row in rows[2:]] == [2, 4]
     assert rows[0]["acc"] in (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 

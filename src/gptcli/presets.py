@@ -85,6 +85,7 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "eval_every": 100,
         "eval_iters": 20,
         "eval_examples": 100,
+        "final_eval_examples": 500,
         "sample_every": 100,
         "save_every": 200,
     },

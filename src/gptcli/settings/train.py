@@ -165,8 +165,9 @@ class TrainSettings(CommandSettings):
         adapts=True,
         examples=["hellaswag", "none"],
     )
-    eval_examples: Count = option(
-        1000, "HellaSwag examples scored during training; at its end all are.", "Evaluation", ge=1
+    eval_examples: Count = option(1000, "HellaSwag examples scored during training.", "Evaluation", ge=1)
+    final_eval_examples: Count | None = option(
+        None, "HellaSwag examples scored at the end of the run. Default: all.", "Evaluation", ge=1
     )
     hellaswag_data: Name | None = option(None, "The HellaSwag validation file (.jsonl, also .gz .xz).", "Evaluation")
     sample_every: Count = option(250, "Steps between sample completions.", "Evaluation", ge=1)

@@ -63,11 +63,11 @@ class Evaluator:
         parts = group.gather((total, tokens))
         return sum(part[0] for part in parts) / sum(part[1] for part in parts)
 
-    def hellaswag(self, in_full: bool = False) -> dict[str, float] | None:
-        """`acc`, `acc_norm` and `n` on the run's fixed examples, spread over the file, or `in_full` on all; None when
-        it was stopped."""
+    def hellaswag(self, final: bool = False) -> dict[str, float] | None:
+        """`acc`, `acc_norm` and `n` on the run's fixed examples, spread over the file, which are more at its end; None
+        when it was stopped."""
         group = self.trainee.group
-        items = self.items if in_full else spread(self.items, self.setup.settings.eval_examples)
+        items = spread(self.items, self.n_examples(final))
         mine = items[group.ranks.rank :: group.ranks.world_size]
         batch_tokens = max(self.setup.micro_batch * self.setup.length, 4096)
         turns = _Turns(group, self.stop)
@@ -80,6 +80,13 @@ class Evaluator:
             return None
         rows = [row for part in group.gather(scored) for row in part]
         return {**{name: right / len(rows) for name, right in count_right(rows).items()}, "n": len(rows)}
+
+    def n_examples(self, final: bool) -> int:
+        """How many examples of HellaSwag are scored, during the run or at its end."""
+        settings = self.setup.settings
+        return min(
+            len(self.items), (settings.final_eval_examples or len(self.items)) if final else settings.eval_examples
+        )
 
     def sample(self, step: int) -> tuple[str, str, list[int]] | None:
         """Prompt, completion and its ids by the model as it is; None without a tokenizer. All processes call it, and

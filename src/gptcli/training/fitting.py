@@ -33,7 +33,7 @@ class Costs:
     step: float
     validation: float
     hellaswag: float
-    hellaswag_in_full: float
+    final_hellaswag: float
     sample: float
     save: float
 
@@ -41,7 +41,7 @@ class Costs:
 def steps_within(seconds: float, costs: Costs, settings: TrainSettings) -> int:
     """The most steps that end within `seconds` with all that is due between and after them; 0 where none does."""
     evaluation = costs.validation + costs.hellaswag
-    at_ends = 2 * costs.validation + costs.hellaswag_in_full + costs.sample + costs.save
+    at_ends = 2 * costs.validation + costs.final_hellaswag + costs.sample + costs.save
     per_step = (
         costs.step
         + evaluation / settings.eval_every
@@ -95,13 +95,12 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _hellaswag_seconds(evaluator: Evaluator) -> tuple[float, float]:
-    """Of the examples that are scored during the run, and of all, by some of them."""
-    n = len(evaluator.items)
-    if not n:
+    """Of the examples that are scored during the run, and at its end, by some of them."""
+    if not evaluator.items:
         return 0.0, 0.0
     trial = replace(evaluator, items=spread(evaluator.items, TRIAL_EXAMPLES * evaluator.trainee.group.ranks.world_size))
-    each = _seconds(lambda: trial.hellaswag(in_full=True)) / len(trial.items)
-    return each * min(n, evaluator.setup.settings.eval_examples), each * n
+    each = _seconds(lambda: trial.hellaswag(final=True)) / trial.n_examples(final=True)
+    return each * evaluator.n_examples(final=False), each * evaluator.n_examples(final=True)
 
 
 def _save(setup: Setup, trainee: Trainee) -> None:
@@ -115,10 +114,10 @@ def _save(setup: Setup, trainee: Trainee) -> None:
 
 def too_short(settings: TrainSettings, costs: Costs) -> UsageError:
     """What to tell where not one step fits."""
-    least = costs.step + 2 * costs.validation + costs.hellaswag_in_full + costs.sample + costs.save
+    least = costs.step + 2 * costs.validation + costs.final_hellaswag + costs.sample + costs.save
     return UsageError(
         f"--fit-time: not one step ends in {settings.fit_time:g} s; a step takes {costs.step:.1f} s here, evaluating "
         f"and saving {least - costs.step:.1f} s.",
-        "Give it more time, or take a smaller --total-batch-size, fewer --eval-iters, or --metrics none: at its end a "
-        f"run is scored on HellaSwag in full, which takes {costs.hellaswag_in_full:.0f} s here.",
+        "Give it more time, or take a smaller --total-batch-size, fewer --eval-iters, fewer "
+        f"--final-eval-examples, which take {costs.final_hellaswag:.0f} s here.",
     )

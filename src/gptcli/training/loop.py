@@ -224,7 +224,7 @@ class Loop:
         validated = time.monotonic()
         scores: Mapping[str, float] | None = None
         if self.evaluator.items and self._step > 0:
-            scores = self.evaluator.hellaswag(in_full=self._step == self.setup.steps)
+            scores = self.evaluator.hellaswag(final=self._step == self.setup.steps)
             if scores is None:
                 return
         self._evaluation_due = False

@@ -26,7 +26,7 @@ FREE = {
     "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "profile", "monitor", "dry_run",
     "on", "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
     "on_spike", "spike_zscore", "spike_limit",
-    "eval_every", "eval_iters", "metrics", "eval_examples", "hellaswag_data", "sample_every",
+    "eval_every", "eval_iters", "metrics", "eval_examples", "final_eval_examples", "hellaswag_data", "sample_every",
     "device", "gpus", "nodes", "node_rank", "rdzv_endpoint", "shard", "torch_matmul_precision", "compile",
     "precision", "activation_checkpointing",
     "vocab_size", "n_tokens", "emb_dim", "context_length", "n_layers", "n_heads", "qkv_bias", "drop_rate",
