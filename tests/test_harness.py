@@ -77,7 +77,7 @@ def model(folder: Path) -> LanguageModel:
     return load(folder, device="cpu")
 
 
-def reference(folder: Path, prefix: str = "", batch_size: int = 1) -> Any:
+def reference(folder: Path, prefix: str = "") -> Any:
     """The harness's own model for the same folder; `prefix` is a token that its tokenizer puts before every text."""
     pytest.importorskip("accelerate", reason="lm_eval's own model needs accelerate")
     transformers = pytest.importorskip("transformers", reason="needs transformers to compare with")
@@ -91,7 +91,7 @@ def reference(folder: Path, prefix: str = "", batch_size: int = 1) -> Any:
         template = TemplateProcessing(single=f"{prefix} $A", special_tokens=special)
         tokenizer.backend_tokenizer.post_processor = template
     network = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    return HFLM(pretrained=network, tokenizer=tokenizer, device="cpu", batch_size=batch_size)
+    return HFLM(pretrained=network, tokenizer=tokenizer, device="cpu", batch_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -423,6 +423,15 @@ def test_a_run_writes_nothing_and_leaves_global_generators_alone(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_the_harness_warns_of_becomes_a_note(settings: Callable[..., EvalSettings], tasks: Path) -> None:
+    config = yaml.safe_load((tasks / "my_choice.yaml").read_text(encoding="utf-8"))
+    write_task(tasks, {**config, "task": "my_bare", "num_fewshot": 0})
+    bare, other = run_harness(settings(harness=("my_bare", "my_choice"), num_fewshot=1))
+    told = [note for note in bare.notes if "my_bare has no examples before its questions" in note]
+    assert len(told) == 1
+    assert other.measured != bare.measured
+
+
 @pytest.mark.usefixtures("only_own_tasks")
 def test_an_unknown_task_is_refused_with_the_nearest(settings: Callable[..., EvalSettings]) -> None:
     with pytest.raises(UsageError, match="'my_chioce'") as caught:
@@ -579,7 +588,7 @@ def test_hellaswag_is_scored_as_the_harness_scores_it(tmp_path: Path) -> None:
     write_random_model(folder, GPTConfig(50_257, 64, 1024, n_layers=2, n_heads=2, qkv_bias=True))
     task = harness_task("hellaswag/hellaswag.yaml", data)
     task.build_all_requests(rank=0, world_size=1)
-    expected = [logprob for logprob, _ in reference(folder, batch_size=4).loglikelihood(task.instances)]
+    expected = [logprob for logprob, _ in reference(folder).loglikelihood(task.instances)]
     model = load(folder, device="cpu")
     assert model.tokenizer is not None
     questions, _ = HELLASWAG.questions("lm-eval", str(data))

@@ -842,6 +842,7 @@ def test_an_interrupted_call_on_standard_input_goes_on_without_it(
 # --- never twice, never half
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts processes by fork, to be quick")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_killed_at_twenty_random_moments_it_ends_with_the_bytes_of_an_uninterrupted_run(

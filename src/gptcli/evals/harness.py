@@ -98,17 +98,16 @@ def _prepared(settings: EvalSettings) -> tuple[list[tuple[str | None, ModelFacts
             facts = read_facts(locate_model(name, notes))
             _check_model(facts)
             models.append((name, replace(facts, notes=[*notes, *facts.notes])))
+    manager, names = None, list[str]()
     with errors.collected():
         manager, names = _named(settings.harness, settings.include_path)
-        errors_before_data = Errors()
-        for name in names:
-            with errors_before_data.collected():
-                _load(manager, name, loaded, settings.offline)
-        errors_before_data.raise_all()
-        _configure(loaded.tasks, settings.num_fewshot)
-        for _, facts in models:
-            with errors.collected():
-                _check_lengths(loaded.tasks, facts)
+    for name in names:
+        with errors.collected():
+            _load(manager, name, loaded, settings.offline)
+    _configure(loaded.tasks, settings.num_fewshot)
+    for _, facts in models:
+        with errors.collected():
+            _check_lengths(loaded.tasks, facts)
     errors.raise_all()
     return models, loaded
 
@@ -163,6 +162,8 @@ def _load(manager: Any, name: str, loaded: _Loaded, is_offline: bool) -> None:
             hint = "Its data has to be fetched once" + (
                 ": leave --offline away." if is_offline else ", from the network."
             )
+        elif isinstance(error, ImportError):
+            hint = "Install with pip what it needs."
         raise UserError(f"The harness's task {name} can't be loaded ({_reason(error)}).", hint) from error
     faults = []
     for task in found["tasks"].values():

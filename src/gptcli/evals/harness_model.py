@@ -100,7 +100,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         if model.tokenizer is None:
             raise UserError(f"The model in {model.folder} has no tokenizer: it takes token ids, not text.")
         self._device = model.model.device
-        self.model, self.tokens = model, model.tokenizer
+        self.model, self.tokenizer = model, model.tokenizer
         self.batch_tokens = tokens_at_once(batch_tokens, model.model)
         self.progress = progress
         self.seconds: dict[str, float] = {}
@@ -157,7 +157,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         rows = []
         for request in requests:
             text, following = request.args
-            context, continuation = pair_in_tokens(text, following, self.tokens, tuple(self.model.prefix))
+            context, continuation = pair_in_tokens(text, following, self.tokenizer, tuple(self.model.prefix))
             rows.append(Continuation.fitted(context, continuation, self.max_length) if continuation else None)
             if rows[-1] and rows[-1].cut:
                 self._count_cut(request)
@@ -173,7 +173,7 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def _windows(self, text: str) -> list[Continuation]:
         # Where the model's tokenizer begins every text with a token, the harness predicts that one too, after itself.
-        ids = [*self.model.prefix, *self.tokens.encode(text)]
+        ids = [*self.model.prefix, *self.tokenizer.encode(text)]
         start = self.model.prompt_ids("")[0]
         pairs = map(make_disjoint_window, get_rolling_token_windows(ids, start, self.max_length, context_len=1))
         return [Continuation(tuple(context), tuple(targets), False) for context, targets in pairs]
@@ -206,7 +206,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         with contextlib.closing(steps):
             for (row,) in steps:
                 # Decoded as a whole: a stop string may span tokens, and some tokenizers decode the first one apart.
-                text = self.tokens.decode(row.ids[:-1] if row.finish_reason == "stop" else row.ids)
+                text = self.tokenizer.decode(row.ids[:-1] if row.finish_reason == "stop" else row.ids)
                 if any(stop in text for stop in options.stops):
                     break
         for stop in options.stops:  # one after the other, as the harness cuts: it shows where they overlap
