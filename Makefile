@@ -29,7 +29,8 @@ lint: install
 	$(BIN)/lint-imports --config pyproject.toml
 
 # As many tests at a time as there are cores, with a thread each: their networks are too small to gain from more.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+test test-all: export OMP_NUM_THREADS := 1
 
 test: lint
 	$(PYTEST)

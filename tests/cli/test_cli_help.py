@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import pytest
@@ -70,8 +69,9 @@ def test_the_shell_completes_commands_options_and_values(
 
 
 def test_the_shell_can_be_taught_to_complete(python: Any) -> None:
-    code = "import sys; sys.argv = ['gpt', '--show-completion']; from gptcli.cli.main import main; main()"
-    assert "_GPT_COMPLETE" in python(code, SHELL="/bin/bash") or sys.platform == "win32"
+    code = "import shellingham; shellingham.detect_shell = lambda: ('bash', '/bin/bash')\n"  # whoever runs the tests
+    code += "import sys; sys.argv = ['gpt', '--show-completion']; from gptcli.cli.main import main; main()"
+    assert "_GPT_COMPLETE" in python(code, SHELL="/bin/bash")
 
 
 @pytest.mark.parametrize(("told", "expected"), [({}, "1000 False"), ({"GOMP_SPINCOUNT": "5"}, "5 False")])
