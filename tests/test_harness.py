@@ -578,6 +578,7 @@ def harness_task(file: str, data: Path) -> ConfigurableTask:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="the HellaSwag validation set is not beside the repository")
 def test_hellaswag_is_scored_as_the_harness_scores_it(tmp_path: Path) -> None:
     with lzma.open(REAL_DATA, "rt", encoding="utf-8") as lines:
