@@ -152,6 +152,21 @@ def compiled(model: GPT) -> GPT:
     return model
 
 
+def test_branches_of_a_network_with_rotary_positions_score_as_rows_of_their_own(items: list[Item]) -> None:
+    config = GPTConfig(
+        50_304, 16, 96, n_layers=2, n_heads=4, n_kv_heads=2, positions="rotary", norm="rms", mlp="swiglu", qk_norm=True
+    )
+    network = GPT(config)
+    network.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(10)
+    network.eval()
+    for item, scored in zip(items, score(network, items, 256), strict=True):
+        assert scored.loglikelihoods == pytest.approx(reference(network, item)[0], abs=1e-4, rel=1e-5)
+
+
 def by_index(scored: list[Scored]) -> list[Scored]:
     return sorted(scored, key=lambda row: row.index)
 

@@ -104,6 +104,7 @@ def scored(task: str, **figures: float) -> Any:
         notes=["told once"],
         as_dict=lambda: document,
         is_published=True,
+        tokenizer="gpt2",
     )
 
 
@@ -135,7 +136,7 @@ def test_eval_draws_a_table_beside_the_published_figures(gpt: Any, results: list
     assert lines[0] == ["Data:", str(Path("data/books"))]
     assert ["hellaswag", "100", "of", "200"] in lines
     assert lines.count(["note:", "told", "once"]) == 1
-    assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01", "3.3"]) == 2
+    assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01", "3.3", "gpt2"]) == 2
     assert ["GPT-2", "124M", "0.2859", "0.2955"] in lines
     assert "their own script" in result.err
     assert "log: 3 examples did not fit" in result.err

@@ -42,7 +42,7 @@ def run(settings: EvalSettings, call: Call) -> int:
         return report.DONE
     if settings.harness:
         raise_if(_harness_faults(settings))
-    if settings.gpus == 1:
+    if settings.harness or settings.gpus == 1:
         return _evaluate(settings, call)
     from gptcli.distributed.runtime import detect
 
@@ -57,8 +57,6 @@ def _harness_faults(settings: EvalSettings) -> list[Fault]:
     for name in ("style", "data", "save", "data_root", "text", "stride", "per_document"):
         if name in settings.model_fields_set and getattr(settings, name):
             faults.append(Fault(f"--{name.replace('_', '-')} is nothing to tasks of --harness.", "Leave it out."))
-    if settings.gpus > 1:
-        faults.append(Fault("--gpus: tasks of --harness run in one process.", "Leave it out."))
     return faults
 
 
@@ -110,15 +108,21 @@ def draw(results: Sequence[TaskResult]) -> None:
 
     first = results[0]
     names = [name for name in first.measured.figures if not name.endswith(_ERROR)]
-    rows = [("model", ["n", *names, "time", "a second"], "")]
+    rows = [("model", ["n", *names, "time", "a second", "tokenizer"], "")]
     for result in results:
         figures = [figure(result.measured.figures, name) for name in names]
         speed = f"{result.measured.n / result.seconds:,.1f}" if result.seconds else ""
-        rows.append((result.model, [f"{result.measured.n:,}", *figures, duration(result.seconds), speed], "bold"))
+        rows.append(
+            (
+                result.model,
+                [f"{result.measured.n:,}", *figures, duration(result.seconds), speed, result.tokenizer or "none"],
+                "bold",
+            )
+        )
     published = PUBLISHED.get((first.task, first.style), ()) if first.is_published else ()
     for row in published:
         known: dict[str, Any] = {"acc": row.acc, "acc_norm": row.acc_norm}
-        rows.append((row.name, ["", *(figure(known, name) for name in names), "", ""], "dim"))
+        rows.append((row.name, ["", *(figure(known, name) for name in names), "", "", ""], "dim"))
     out = report.console()
     out.print(f"{first.task}, {first.style}", style="italic")
     for line, style in aligned(rows, out.width if out.is_terminal else sys.maxsize):
