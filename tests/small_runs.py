@@ -1,11 +1,14 @@
-"""What several tests stand on: small token shards, and settings of a run that takes about a second."""
+"""What several tests stand on: small token shards, settings of a run that takes about a second, a random network."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from gptcli.model.config import GPTConfig
+from gptcli.model.network import GPT
 from gptcli.settings import TrainSettings
 
 MODERN: dict[str, object] = {
@@ -52,3 +55,14 @@ def tiny(shards: Path, log_dir: Path, **changes: object) -> TrainSettings:
         "seed": 1,
     }
     return TrainSettings(**{**options, **changes})
+
+
+def sharp(config: GPTConfig) -> GPT:
+    """A random network whose likelihoods differ well between texts."""
+    model = GPT(config)
+    model.initialise(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(10)
+    return model.eval()

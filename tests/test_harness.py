@@ -21,6 +21,7 @@ import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
+from small_runs import sharp
 
 from gptcli.errors import UsageError, UserError
 from gptcli.evals import harness_model
@@ -55,13 +56,7 @@ def one_thread() -> Iterator[None]:
 
 def write_random_model(folder: Path, config: GPTConfig) -> Path:
     """A random model with gpt2's tokenizer whose likelihoods differ well between texts."""
-    model = GPT(config)
-    model.initialise(torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(10)
-    write_model(folder, model, 50_256)
+    write_model(folder, sharp(config), 50_256)
     write_tokenizer(folder, get_tokenizer("gpt2"), config.context_length)
     return folder
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import tiktoken
 import torch
+from small_runs import sharp
 from torch.nn import functional as F
 
 from gptcli.errors import UsageError, UserError
@@ -74,14 +75,8 @@ def one_thread() -> Iterator[None]:
 
 
 def random_model(context_length: int = 96, drop_rate: float = 0.0) -> GPT:
-    """A random network for gpt2's tokens whose likelihoods differ well between endings."""
-    model = GPT(GPTConfig(50_304, 16, context_length, n_layers=2, n_heads=2, qkv_bias=True, drop_rate=drop_rate))
-    model.initialise(torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(10)
-    return model.eval()
+    """A random network for gpt2's tokens."""
+    return sharp(GPTConfig(50_304, 16, context_length, n_layers=2, n_heads=2, qkv_bias=True, drop_rate=drop_rate))
 
 
 @pytest.fixture(scope="module")
@@ -156,13 +151,7 @@ def test_branches_of_a_network_with_rotary_positions_score_as_rows_of_their_own(
     config = GPTConfig(
         50_304, 16, 96, n_layers=2, n_heads=4, n_kv_heads=2, positions="rotary", norm="rms", mlp="swiglu", qk_norm=True
     )
-    network = GPT(config)
-    network.initialise(torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(10)
-    network.eval()
+    network = sharp(config)
     for item, scored in zip(items, score(network, items, 256), strict=True):
         assert scored.loglikelihoods == pytest.approx(reference(network, item)[0], abs=1e-4, rel=1e-5)
 
