@@ -5,25 +5,19 @@ The package lm_eval is an extra, so it is imported only once a task of it is ask
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib.util
 import logging
 import math
 import numbers
-import os
-import random
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
 from gptcli.distributed.runtime import resolve_device
 from gptcli.errors import Errors, Fault, UsageError, UserError, raise_if
+from gptcli.evals.harness_surroundings import SEED, offline, quiet, seeded
 from gptcli.evals.task import Figure, Measured, TaskResult
 from gptcli.inference.load import ModelFacts, load, read_facts
 from gptcli.model.locate import locate_model
@@ -35,10 +29,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 STYLE = "lm-evaluation-harness"
-_SEED, _SEED_OF_RANDOM = 1234, 0  # the harness's own: with others the few-shot examples would be others too
 _RESAMPLES = 1000  # for standard errors that have no formula: enough for two digits, a hundredth of the harness's own
 _NOTES_SHOWN = 5
-_LIBRARIES = ("datasets", "evaluate", "filelock", "fsspec", "httpx", "huggingface_hub", "transformers", "urllib3")
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ def run_harness(settings: EvalSettings, progress: Progress | None = None) -> lis
     """
     _check_installed()
     notes: list[str] = []
-    with _quiet(notes), _offline(settings.offline):
+    with quiet(notes), offline(settings.offline):
         models, loaded = _prepared(settings)
         results = []
         for name, facts in models:
@@ -154,7 +146,7 @@ def _load(manager: Any, name: str, loaded: _Loaded, is_offline: bool) -> None:
     """Add what `name` stands for. Loading reads data from anywhere and runs the task's own code, so that it may fail in
     any way: UserError."""
     try:
-        with _seeded():
+        with seeded():
             found = manager.load([name])
     except Exception as error:
         hint = ""
@@ -212,9 +204,9 @@ def _evaluate(
 
     model = HarnessModel(load(facts.folder, device=settings.device), settings.batch_tokens, progress)
     for task in loaded.tasks.values():
-        task.set_fewshot_seed(seed=_SEED)  # for each model anew: all are asked the same
+        task.set_fewshot_seed(seed=SEED)  # for each model anew: all are asked the same
     try:
-        with _seeded():
+        with seeded():
             told = evaluate(
                 lm=model,
                 task_dict={"tasks": loaded.tasks, "groups": loaded.groups},
@@ -276,82 +268,3 @@ def _first(notes: Sequence[str]) -> list[str]:
     distinct = list(dict.fromkeys(notes))
     more = len(distinct) - _NOTES_SHOWN
     return distinct[:_NOTES_SHOWN] + ([f"lm-evaluation-harness has {more:,} more warnings."] if more > 0 else [])
-
-
-@contextlib.contextmanager
-def _seeded() -> Iterator[None]:
-    """Some tasks draw from the global generators: those start as the harness's command line starts them, and come back
-    as they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(_SEED_OF_RANDOM)
-    np.random.seed(_SEED)
-    torch.manual_seed(_SEED)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-
-
-@contextlib.contextmanager
-def _offline(is_offline: bool) -> Iterator[None]:
-    """The Hugging Face libraries fetch nothing. They read the environment once, when they are imported."""
-    import datasets.config
-    import huggingface_hub.constants
-
-    with contextlib.ExitStack() as stack:
-        if is_offline:
-            stack.enter_context(_changed(datasets.config, HF_HUB_OFFLINE=True, HF_DATASETS_OFFLINE=True))
-            stack.enter_context(_changed(huggingface_hub.constants, HF_HUB_OFFLINE=True))
-        yield
-
-
-@contextlib.contextmanager
-def _changed(owner: object, **values: object) -> Iterator[None]:
-    before = {name: getattr(owner, name) for name in values}
-    for name, value in values.items():
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
-
-
-class _Notes(logging.Handler):
-    """Keeps warnings as text."""
-
-    def __init__(self, notes: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self.notes = notes
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
-        self.notes.append(f"lm-evaluation-harness: {text if len(text) <= 300 else text[:300] + '…'}")
-
-
-@contextlib.contextmanager
-def _quiet(notes: list[str]) -> Iterator[None]:
-    """The harness and the libraries beneath it print, draw bars and log, on standard output too, where results go. Only
-    the harness's warnings are kept, in `notes`."""
-    import tqdm
-
-    draw = tqdm.tqdm.__init__
-
-    def draw_nothing(bar: Any, *args: Any, **kwargs: Any) -> None:
-        draw(bar, *args, **{**kwargs, "disable": True})
-
-    harness, handler = logging.getLogger("lm_eval"), _Notes(notes)
-    with contextlib.ExitStack() as stack:
-        nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-        stack.enter_context(contextlib.redirect_stdout(nowhere))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        stack.enter_context(_changed(tqdm.tqdm, __init__=draw_nothing))
-        stack.enter_context(_changed(harness, propagate=False, handlers=[*harness.handlers, handler]))
-        for name in _LIBRARIES:
-            library = logging.getLogger(name)
-            stack.callback(library.setLevel, library.level)
-            library.setLevel(logging.ERROR)
-        yield
