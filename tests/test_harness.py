@@ -24,15 +24,16 @@ from lm_eval.tasks import TaskManager
 from small_runs import sharp
 
 from gptcli.errors import UsageError, UserError
-from gptcli.evals import harness_model
 from gptcli.evals.common_tasks import ARC_EASY, LAMBADA, PIQA
 from gptcli.evals.harness import run_harness
 from gptcli.evals.harness_model import GenerationOptions, HarnessModel
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.evals.question_task import QuestionTask
 from gptcli.evals.questions import prepare, score
+from gptcli.inference.engine import Engine
 from gptcli.inference.language_model import LanguageModel
 from gptcli.inference.load import load
+from gptcli.inference.requests import Generation
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
@@ -172,19 +173,20 @@ def test_a_stop_string_that_spans_tokens_ends_the_text_and_the_generation(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    generate = harness_model.generate
+    step = Engine.step
 
-    def counted(*args: Any, **kwargs: Any) -> Iterator[Any]:
-        for rows in generate(*args, **kwargs):
-            steps.append(len(rows[0].ids))
-            yield rows
+    def counted(engine: Engine) -> list[Generation]:
+        grown = step(engine)
+        steps.extend(len(generation.ids) for generation in grown)
+        return grown
 
-    monkeypatch.setattr(harness_model, "generate", counted)
+    monkeypatch.setattr(Engine, "step", counted)
     assert model.tokenizer is not None
     ids = model.generate("Hello", temperature=0, max_new_tokens=20).ids
     pieces = [model.tokenizer.decode([token]) for token in ids]
     stop = pieces[2][-1] + pieces[3][:1]
     assert stop not in "".join(pieces[:3])
+    steps.clear()
     (text,) = HarnessModel(model).generate_until(
         asked("generate_until", ("Hello", {"until": [stop], "max_gen_toks": 20}))
     )

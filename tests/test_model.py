@@ -229,9 +229,12 @@ def test_the_cache_does_not_change_the_result(config: GPTConfig) -> None:
     with torch.no_grad():
         whole = model(ids)
         for cuts in ((1, 2, 3), (4, 5), (7,)):
-            cache = KVCache(config, batch=2, device=model.device, dtype=torch.float32)
+            cache = KVCache(config, 2, model.device, torch.float32)
             borders = [0, *cuts, config.context_length]
-            parts = [model(ids[:, start:end], cache) for start, end in itertools.pairwise(borders)]
+            parts = [
+                model(ids[:, start:end], cache.extend(range(2), end - start))
+                for start, end in itertools.pairwise(borders)
+            ]
             torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
 
 
@@ -303,9 +306,9 @@ def test_a_sequence_past_the_context_is_refused_with_both_lengths() -> None:
     with pytest.raises(ValueError, match=r"13 tokens; the model's context holds 12"):
         model(torch.zeros(1, 13, dtype=torch.long))
     with torch.inference_mode():
-        model(torch.zeros(1, 12, dtype=torch.long), cache)
+        model(torch.zeros(1, 12, dtype=torch.long), cache.extend(range(1), 12))
     with torch.inference_mode(), pytest.raises(ValueError, match=r"13 tokens; the model's context holds 12"):
-        model(torch.zeros(1, 1, dtype=torch.long), cache)
+        model(torch.zeros(1, 1, dtype=torch.long), cache.extend(range(1), 1))
 
 
 def test_the_hint_for_a_damaged_checkpoint_names_the_one_before_it(tmp_path: Path) -> None:

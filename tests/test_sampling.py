@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptcli.errors import UsageError
-from gptcli.inference.sampling import Sampling, choose, row_generators, uniforms
+from gptcli.inference.sampling import Sampling, choose, row_generator, uniforms
 
 
 def random_logits(rows: int, vocabulary: int, seed: int = 0) -> torch.Tensor:
@@ -30,7 +30,7 @@ def test_no_id_outside_the_real_vocabulary_is_chosen(
 ) -> None:
     logits = random_logits(rows, real + padding, seed % 1000)
     logits[:, real:] = 1e4
-    u = uniforms(row_generators(seed, range(rows)))
+    u = uniforms([row_generator(seed, row) for row in range(rows)])
     ids, logprobs = choose(logits, u, Sampling(temperature, top_k, top_p), real)
     assert ids.shape == logprobs.shape == (rows,)
     assert ((ids >= 0) & (ids < real)).all()
@@ -40,7 +40,7 @@ def test_no_id_outside_the_real_vocabulary_is_chosen(
 @settings(max_examples=60, deadline=None)
 def test_each_row_chooses_among_its_own_top_k(top_k: int, seed: int) -> None:
     logits = random_logits(5, 10, seed)
-    u = uniforms(row_generators(seed, range(5)))
+    u = uniforms([row_generator(seed, row) for row in range(5)])
     ids, _ = choose(logits, u, Sampling(1.0, top_k), 10)
     better = (logits > logits.gather(1, ids[:, None])).sum(1)
     assert (better < top_k).all()
@@ -106,13 +106,13 @@ def test_log_probabilities_are_the_models_own() -> None:
 
 
 def test_a_row_draws_the_same_numbers_alone_and_beside_others() -> None:
-    together, alone = row_generators(7, range(5)), row_generators(7, range(3, 4))
+    together, alone = [row_generator(7, row) for row in range(5)], [row_generator(7, row) for row in range(3, 4)]
     for _ in range(3):
         assert uniforms(together)[3] == uniforms(alone)[0]
 
 
 def test_rows_and_seeds_draw_different_numbers() -> None:
-    drawn = [uniforms(row_generators(seed, range(4))).tolist() for seed in (0, 1, 2, 2**32)]
+    drawn = [uniforms([row_generator(seed, row) for row in range(4)]).tolist() for seed in (0, 1, 2, 2**32)]
     assert len({number for row in drawn for number in row}) == 16
 
 
@@ -120,3 +120,29 @@ def test_all_senseless_values_are_named_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         Sampling(-1.0, -1, 0.0)
     assert len(caught.value.faults) == 3
+
+
+def test_min_p_drops_what_is_less_likely_than_its_part_of_the_likeliest() -> None:
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().expand(1000, 4)
+    u = torch.linspace(0, 1 - 1e-9, 1000, dtype=torch.float64)
+    for min_p, expected in ((0.0, {0, 1, 2, 3}), (0.2, {0, 1, 2}), (0.5, {0, 1}), (1.0, {0})):
+        ids, _ = choose(logits, u, Sampling(1.0, None, min_p=min_p), 4)
+        assert set(ids.tolist()) == expected
+
+
+def test_the_repetition_penalty_is_that_of_transformers() -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits, texts = random_logits(3, 12), [[4, 2, 2], [1, 0, 11], [5, 7, 7]]
+    expected = RepetitionPenaltyLogitsProcessor(9.0)(torch.tensor(texts), logits.clone()).argmax(1)
+    u = torch.zeros(3, dtype=torch.float64)
+    ids, logprobs = choose(logits, u, Sampling(0.0, repetition_penalty=9.0), 12, texts)
+    assert ids.tolist() == expected.tolist()
+    assert not torch.equal(ids, logits.argmax(1)), "the logits were chosen so that the penalty matters"
+    torch.testing.assert_close(logprobs, logits.log_softmax(1).gather(1, ids[:, None])[:, 0])
+
+
+@pytest.mark.parametrize("values", [{"min_p": -0.1}, {"min_p": 1.1}, {"repetition_penalty": 0.0}])
+def test_a_value_that_means_nothing_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Sampling(**values)

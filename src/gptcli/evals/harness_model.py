@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +16,8 @@ from gptcli.errors import UserError
 from gptcli.evals.batching import batch_tokens as tokens_at_once
 from gptcli.evals.questions import pair_in_tokens
 from gptcli.evals.scoring import Continuation, Likelihood, loglikelihoods
-from gptcli.inference.engine import Request, generate
 from gptcli.inference.language_model import LanguageModel
+from gptcli.inference.requests import Generation, Request
 from gptcli.inference.sampling import Sampling
 
 Answer = TypeVar("Answer")
@@ -183,32 +182,31 @@ class HarnessModel(LM):  # type: ignore[misc]
         return (likelihood for likelihood in found if likelihood)
 
     def _generate(self, requests: Sequence[Instance], tell: Tell) -> list[str]:
-        texts = []
+        engine = self.model.engine()
+        going: list[Generation] = []
         for number, request in enumerate(requests):
             context, told = request.args
+            options = GenerationOptions.read(told)
+            ids = self.model.prompt_ids(context)
+            room = self.max_length - options.max_new_tokens
+            if len(ids) > room:
+                self._count_cut(request)
             # A seed for every request: a task that samples one question several times asks for different answers.
-            texts.append(self._complete(request, self.model.prompt_ids(context), GenerationOptions.read(told), number))
-            tell(number + 1)
-        return texts
+            asked = Request(options.max_new_tokens, options.sampling, seed=number, stop=options.stops)
+            going.append(engine.add(ids[-room:], asked))
+        while engine.busy:
+            engine.step()
+            tell(sum(generation.finish_reason is not None for generation in going))
+        return [
+            self._text(generation, GenerationOptions.read(request.args[1]))
+            for generation, request in zip(going, requests, strict=True)
+        ]
 
-    def _complete(self, request: Instance, ids: list[int], options: GenerationOptions, seed: int) -> str:
-        room = self.max_length - options.max_new_tokens
-        if len(ids) > room:
-            self._count_cut(request)
-        steps = generate(
-            self.model.model,
-            ids[-room:],
-            Request(options.max_new_tokens, options.sampling, seed),
-            vocab_size=self.model.vocab_size,
-            ends=self.model.ends,
-        )
-        text = ""
-        with contextlib.closing(steps):
-            for (row,) in steps:
-                # Decoded as a whole: a stop string may span tokens, and some tokenizers decode the first one apart.
-                text = self.tokenizer.decode(row.ids[:-1] if row.finish_reason == "stop" else row.ids)
-                if any(stop in text for stop in options.stops):
-                    break
+    def _text(self, generation: Generation, options: GenerationOptions) -> str:
+        """What was generated, up to the first stop string; decoded as a whole, since some tokenizers decode a first
+        token apart."""
+        ended = generation.ids[-1:] and generation.ids[-1] in self.model.ends
+        text = self.tokenizer.decode(generation.ids[:-1] if ended else generation.ids)
         for stop in options.stops:  # one after the other, as the harness cuts: it shows where they overlap
             text = text.partition(stop)[0]
         return text

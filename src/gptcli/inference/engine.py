@@ -1,20 +1,22 @@
-"""The loop that generates: the prompt in one pass, then one token a step with a key-value cache."""
+"""The engine: texts that are generated side by side, joining and leaving between steps, over one key-value cache."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from gptcli.errors import Fault, raise_if
-from gptcli.inference.sampling import Sampling, choose, row_generators, uniforms
+from gptcli.inference.requests import Generation, Request
+from gptcli.inference.sampling import choose, uniforms
 from gptcli.model.cache import KVCache
 from gptcli.model.network import GPT
 
-ROWS_AT_ONCE = 16  # completions computed side by side: bounds the caches' memory, changes no text
+ROWS_AT_ONCE = 16  # texts computed side by side: bounds the cache's memory, changes no text
+_TOKENS_AT_ONCE = 4096  # prompts that join together are computed together up to so many tokens with their padding
+_WORTH_COPYING = 16  # tokens that two prompts share at their beginning, from which on the later takes them over
 
 
 def window_start(n: int, context: int) -> int:
@@ -28,155 +30,212 @@ def window_start(n: int, context: int) -> int:
     return 0 if n <= context else -(-(n - context) // half) * half
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to generate: at most `max_new_tokens`, chosen by `sampling` with random numbers from `seed` (None: a new one
-    each time), ended by the end-of-text token if `stop_at_end`. Raises UsageError for a length below 1 or a negative
-    seed."""
+class Engine:
+    """Generates any number of texts, `rows` of them at a time.
 
-    max_new_tokens: int = 100
-    sampling: Sampling = field(default_factory=Sampling)
-    seed: int | None = None
-    stop_at_end: bool = True
+    `add` takes a prompt at any time and gives the generation that `step` lets grow by one token, together with all
+    others that have a row; when one ends, the next that waits takes its place. What a text is does not depend on the
+    others beside it. Each row may hold `longest` tokens of prompt and completion, by default the model's context; a
+    text that outgrows the context goes on from a window of it (`window_start`).
 
-    def __post_init__(self) -> None:
-        faults = []
-        if self.max_new_tokens < 1:
-            faults.append(Fault(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1."))
-        if self.seed is not None and self.seed < 0:
-            faults.append(Fault(f"The seed is {self.seed}; it must be 0 or more."))
-        raise_if(faults)
-
-
-@dataclass
-class Generated:
-    """One row so far: its new ids, their log-probabilities, and why it ended ("stop": by the end-of-text token, which
-    is then the last id; "length"; None while it goes on)."""
-
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    finish_reason: str | None = None
-
-
-class _Decoder:
-    """Rows of ids (B, P + new) that grow together, and the logits after their first n."""
-
-    def __init__(self, model: GPT, prompt: Sequence[int], rows: int, new: int, use_cache: bool) -> None:
-        self.model, self.rows = model, rows
-        self.ids = torch.zeros(rows, len(prompt) + new, dtype=torch.long, device=model.device)
-        self.ids[:, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
-        self.start = 0
-        self.cache = self._new_cache(rows) if use_cache else None
-
-    def _new_cache(self, rows: int) -> KVCache:
-        dtype = self.model.final_norm.weight.dtype
-        return KVCache(self.model.config, rows, self.model.device, dtype, self.ids.shape[1])
-
-    def put(self, n: int, ids: Tensor) -> None:
-        """Set the id at position n of every row."""
-        self.ids[:, n] = ids
-
-    def prompt_logits(self, n: int) -> Tensor:
-        """Logits (B, V) after a prompt of n ids, which all rows share: computed for one and copied."""
-        if self.cache is None or self.rows == 1:
-            return self.logits(n)
-        self.start = window_start(n, self.model.config.context_length)
-        single = self._new_cache(1)
-        hidden = self.model.hidden(self.ids[:1, self.start : n], single)
-        single.copy_first_to(self.cache)
-        logits: Tensor = self.model.head(hidden[:, -1]).float()
-        return logits.expand(self.rows, -1)
-
-    def logits(self, n: int) -> Tensor:
-        """Logits (B, V) of the token after n ids; only the last position goes through the head."""
-        start = window_start(n, self.model.config.context_length)
-        if self.cache is None:
-            hidden = self.model.hidden(self.ids[:, start:n])
-        else:
-            if start != self.start:
-                self.cache.clear()
-                self.start = start
-            hidden = self.model.hidden(self.ids[:, start + self.cache.length : n], self.cache)
-        logits: Tensor = self.model.head(hidden[:, -1]).float()
-        return logits
-
-
-def generate(
-    model: GPT,
-    prompt: Sequence[int],
-    request: Request,
-    *,
-    vocab_size: int,
-    ends: Collection[int],
-    rows: range = range(1),
-    use_cache: bool = True,
-) -> Generator[list[Generated], None, None]:
-    """Generate `rows` completions of `prompt` (at least one id); yields all of them, grown in place, after each token.
-
-    `vocab_size` is the real vocabulary: ids from there on are padding. Row i has random numbers of its own, from the
-    seed and i. `use_cache=False` computes everything anew at every token, with the same result. While this runs the
-    model is in evaluation mode; afterwards in the mode that it was in.
+    `vocab_size` is the real vocabulary: ids from there on are padding. `ends` are the end-of-text ids, `decode` gives
+    the bytes of one; without it the generations have no text. During a step the model is in evaluation mode, afterwards
+    in the mode that it was in; torch's own random state is left alone.
     """
-    assert prompt, "an empty prompt is the end-of-text token, which begins documents"
+
+    def __init__(
+        self,
+        model: GPT,
+        *,
+        vocab_size: int,
+        ends: Collection[int] = (),
+        decode: Callable[[Sequence[int]], bytes] | None = None,
+        rows: int = ROWS_AT_ONCE,
+        longest: int | None = None,
+    ) -> None:
+        self.model, self.vocab_size, self.ends, self.decode = model, vocab_size, frozenset(ends), decode
+        self.rows, self.context = rows, model.config.context_length
+        dtype = model.final_norm.weight.dtype
+        with torch.inference_mode():
+            self._cache = KVCache(model.config, rows, model.device, dtype, longest)
+        self._held: list[list[int]] = [[] for _ in range(rows)]  # the ids that each row of the cache is filled with
+        self._running: list[Generation] = []  # number i has row i
+        self._waiting: deque[Generation] = deque()
+
+    def add(self, prompt: Sequence[int], request: Request, number: int = 0) -> Generation:
+        """Let a completion of `prompt` (at least one id) join. Completions of one prompt and seed that differ in
+        `number` have random numbers of their own."""
+        assert prompt, "an empty prompt is the end-of-text token, which begins documents"
+        assert self.decode or not request.stop, "stop strings need text"
+        assert min(len(prompt) + request.max_new_tokens, self.context) <= self._cache.longest, "longer than a row"
+        generation = Generation(prompt, request, number)
+        self._waiting.append(generation)
+        return generation
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation that may still go on; its row is free for another."""
+        if generation.finish_reason is None:
+            generation.finish("cancelled")
+            if generation in self._waiting:
+                self._waiting.remove(generation)
+            self._leave()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any generation goes on or waits."""
+        return bool(self._running or self._waiting)
+
+    def step(self) -> list[Generation]:
+        """One more token for every generation that has a row; those that got one."""
+        with _evaluating(self.model), torch.inference_mode():
+            parts = [self._go_on()] if self._running else []
+            parts += self._join(self._next())
+            if not parts:
+                return []
+            logits: Tensor = self.model.head(torch.cat(parts))  # (B, C) → (B, V)
+            self._choose(logits[:, : self.vocab_size].float())
+        grown = list(self._running)
+        self._leave()
+        return grown
+
+    def _next(self) -> list[Generation]:
+        """Those that get a row now, prompts of like length together."""
+        free = min(self.rows - len(self._running), len(self._waiting))
+        return sorted((self._waiting.popleft() for _ in range(free)), key=lambda generation: len(generation.prompt))
+
+    def _go_on(self) -> Tensor:
+        """The final hidden states (B, C) of the last token of every running row."""
+        for row, generation in enumerate(self._running):
+            window = self._window(generation)
+            if self._cache.lengths[row] != len(window) - 1:  # the older half has been dropped: the rest, afresh
+                self._fill(range(row, row + 1), [window[:-1]])
+            self._held[row].append(window[-1])
+        last = torch.tensor([[generation.ids[-1]] for generation in self._running], device=self.model.device)  # (B, 1)
+        return self.model.hidden(last, self._cache.extend(range(len(last)), 1))[:, 0]
+
+    def _window(self, generation: Generation) -> list[int]:
+        ids = generation.prompt + generation.ids
+        return ids[window_start(len(ids), self.context) :]
+
+    def _join(self, joining: list[Generation]) -> list[Tensor]:
+        """Give rows to generations that begin; the final hidden states (B, C) of their prompts' last tokens, in
+        parts."""
+        parts: list[Tensor] = []
+        while joining:
+            window = self._window(joining[0])
+            alike = [generation for generation in joining if generation.prompt == joining[0].prompt]
+            row = len(self._running)
+            shared = self._take_over(row, window)
+            if len(alike) > 1 or shared:
+                together = alike
+                hidden = self._fill(range(row, row + 1), [window], shared).expand(len(alike), -1)
+                for other in range(row + 1, row + len(alike)):
+                    self._cache.copy(row, other, len(window))
+                    self._held[other] = list(window)
+            else:
+                together = self._side_by_side(joining)
+                windows = [self._window(generation) for generation in together]
+                hidden = self._fill(range(row, row + len(together)), windows)
+            parts.append(hidden)
+            self._running += together
+            joining = [generation for generation in joining if generation not in together]
+        return parts
+
+    def _take_over(self, row: int, window: list[int]) -> int:
+        """Let `row` begin with what some row holds of `window` already; how many tokens that is, 0 for too few.
+
+        The last token is always left to compute: its logits are asked for.
+        """
+        common = [_common(held, window[:-1]) for held in self._held]
+        longest = max(common)
+        if longest < _WORTH_COPYING:
+            return 0
+        source = row if common[row] == longest else common.index(longest)
+        if source == row:
+            self._cache.lengths[row] = longest
+        else:
+            self._cache.copy(source, row, longest)
+        return longest
+
+    def _side_by_side(self, joining: list[Generation]) -> list[Generation]:
+        """Those at the beginning of `joining`, sorted by length, that are computed as one padded batch."""
+        first = len(joining[0].prompt)
+        together: list[Generation] = []
+        for generation in joining:
+            length = min(len(generation.prompt), self.context)
+            if together and (length > 2 * first or length * (len(together) + 1) > _TOKENS_AT_ONCE):
+                break
+            together.append(generation)
+        return together
+
+    def _fill(self, rows: range, windows: list[list[int]], shared: int = 0) -> Tensor:
+        """Compute `windows` into `rows`, but for as many tokens as they share with what lies there; the final hidden
+        states (B, C) of their last tokens.
+
+        Shorter ones are padded at their end, which nothing before it can see and what follows overwrites.
+        """
+        for row, window in zip(rows, windows, strict=True):
+            self._cache.lengths[row] = shared
+            self._held[row] = list(window)
+        new = [window[shared:] for window in windows]
+        longest = max(map(len, new))
+        if longest == 0:  # a context of one token
+            return torch.empty(0)
+        ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in new], device=self.model.device)
+        hidden = self.model.hidden(ids, self._cache.extend(rows, longest))  # (B, T, C)
+        self._cache.lengths[rows.start : rows.stop] = map(len, windows)
+        ends = torch.tensor([len(ids) - 1 for ids in new], device=self.model.device)
+        return hidden[torch.arange(len(rows), device=ends.device), ends]
+
+    def _choose(self, logits: Tensor) -> None:
+        """A token for every running generation, from logits (B, V)."""
+        for sampling in {generation.request.sampling: None for generation in self._running}:  # one pass for each
+            rows = [row for row, generation in enumerate(self._running) if generation.request.sampling == sampling]
+            chosen = [self._running[row] for row in rows]
+            of_rows = logits if len(rows) == len(self._running) else logits[rows]
+            texts = [generation.prompt + generation.ids for generation in chosen]
+            u = uniforms([generation.generator for generation in chosen])
+            ids, logprobs = choose(of_rows, u, sampling, self.vocab_size, texts)
+            self._tell_alternatives(chosen, of_rows)
+            for generation, token, logprob in zip(chosen, ids.tolist(), logprobs.tolist(), strict=True):
+                token_bytes = self.decode([token]) if self.decode else b""
+                generation.add(token, logprob, token_bytes, is_end=token in self.ends)
+
+    def _tell_alternatives(self, chosen: list[Generation], logits: Tensor) -> None:
+        for generation, row in zip(chosen, logits, strict=True):
+            if number := min(generation.request.alternatives, self.vocab_size):
+                best = torch.log_softmax(row, dim=-1).topk(number)
+                generation.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+
+    @torch.inference_mode()
+    def _leave(self) -> None:
+        """Free the rows of those that have ended: the last row moves into the gap."""
+        for row in reversed(range(len(self._running))):
+            if self._running[row].finish_reason is None:
+                continue
+            last = len(self._running) - 1
+            if row != last:
+                self._cache.copy(last, row, self._cache.lengths[last])
+                self._held[row] = self._held[last][:]
+                self._running[row] = self._running[last]
+            self._running.pop()
+
+
+def _common(held: Sequence[int], window: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(held, window, strict=False)) if a != b), min(len(held), len(window)))
+
+
+@contextlib.contextmanager
+def _evaluating(model: GPT) -> Iterator[None]:
     was_training = model.training
-    model.eval()
+    if was_training:
+        model.eval()
     try:
-        yield from _generate(model, prompt, request, vocab_size, ends, rows, use_cache)
+        yield
     finally:
-        model.train(was_training)
-
-
-def _generate(
-    model: GPT,
-    prompt: Sequence[int],
-    request: Request,
-    vocab_size: int,
-    ends: Collection[int],
-    rows: range,
-    use_cache: bool,
-) -> Iterator[list[Generated]]:
-    generated = [Generated() for _ in rows]
-    generators = row_generators(request.seed, rows)
-    with torch.inference_mode():
-        decoder = _Decoder(model, prompt, len(rows), request.max_new_tokens, use_cache)
-    for n in range(len(prompt), len(prompt) + request.max_new_tokens):
-        with torch.inference_mode():  # around the step, not the yield: the caller's code keeps its own mode
-            logits = decoder.prompt_logits(n) if n == len(prompt) else decoder.logits(n)
-            ids, logprobs = choose(logits, uniforms(generators), request.sampling, vocab_size)
-            decoder.put(n, ids)
-        last = n + 1 == len(prompt) + request.max_new_tokens
-        for row, token, logprob in zip(generated, ids.tolist(), logprobs.tolist(), strict=True):
-            if row.finish_reason is not None:
-                continue  # ended earlier: what is computed beside the others is left out
-            row.ids.append(token)
-            row.logprobs.append(logprob)
-            if request.stop_at_end and token in ends:
-                row.finish_reason = "stop"
-            elif last:
-                row.finish_reason = "length"
-        yield generated
-        if all(row.finish_reason for row in generated):
-            return
-
-
-def generate_all(
-    model: GPT,
-    prompt: Sequence[int],
-    request: Request,
-    *,
-    vocab_size: int,
-    ends: Collection[int],
-    num_samples: int = 1,
-    use_cache: bool = True,
-) -> list[Generated]:
-    """`generate` to its end, for any number of completions."""
-    finished: list[Generated] = []
-    for first in range(0, num_samples, ROWS_AT_ONCE):
-        rows = range(first, min(first + ROWS_AT_ONCE, num_samples))
-        steps = generate(model, prompt, request, vocab_size=vocab_size, ends=ends, rows=rows, use_cache=use_cache)
-        *_, last = steps
-        finished += last
-    return finished
+        if was_training:
+            model.train()
 
 
 def complete(
@@ -189,11 +248,10 @@ def complete(
     seed: int,
     stop: Callable[[], bool],
 ) -> list[int]:
-    """The new ids of one completion with the default sampling, for a model in training: it comes back in the mode that
-    it was in, and no global random state is touched. It ends early once `stop`, asked before every token, says so."""
-    ids: list[int] = []
-    steps = generate(model, prompt, Request(max_new_tokens, seed=seed), vocab_size=vocab_size, ends=ends)
-    with contextlib.closing(steps):
-        while not stop() and (rows := next(steps, None)):
-            ids = rows[0].ids
-    return ids
+    """The new ids of one completion with the default sampling, for a model in training. It ends early once `stop`,
+    asked before every token, says so."""
+    engine = Engine(model, vocab_size=vocab_size, ends=ends, rows=1, longest=len(prompt) + max_new_tokens)
+    generation = engine.add(prompt, Request(max_new_tokens, seed=seed))
+    while not stop() and engine.busy:
+        engine.step()
+    return generation.ids

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import codecs
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import torch
 
 from gptcli.errors import UsageError, UserError
-from gptcli.inference.engine import Generated, Request, generate, generate_all, window_start
+from gptcli.inference.engine import ROWS_AT_ONCE, Engine, window_start
 from gptcli.inference.logprobs import target_logprobs
+from gptcli.inference.requests import FinishReason, Generation, Request
 from gptcli.inference.sampling import Sampling
 from gptcli.model.network import GPT
 from gptcli.tokenizer import Tokenizer
@@ -27,8 +27,12 @@ class GenerateOptions(TypedDict, total=False):
     temperature: float
     top_k: int | None
     top_p: float
+    min_p: float
+    repetition_penalty: float
     seed: int | None
+    stop: str | Sequence[str]
     stop_at_end: bool
+    alternatives: int
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,16 @@ class Completion:
 
     `text` is the completion without the prompt (empty where the model has no tokenizer), `ids` the new tokens only and
     `logprobs` the log-probability in nats of each. `finish_reason` is "stop" where the model ended the document (the
-    end-of-text token is then the last of `ids`, and no part of `text`), else "length".
+    end-of-text token is then the last of `ids`, and no part of `text`) or wrote a stop string (before which `text`
+    ends, while its tokens are in `ids`), "cancelled" where the caller ended it, else "length". `alternatives` are for
+    each token the likeliest ones, as pairs of id and log-probability, where they were asked for.
     """
 
     text: str
     ids: list[int]
     logprobs: list[float]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: FinishReason
+    alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -55,36 +62,43 @@ class Score:
 
 
 class TextStream:
-    """The pieces of a completion as they are generated, each of whole characters; they join to `completion.text`."""
+    """The pieces of a completion as they are generated, each of whole characters; they join to `completion.text`.
 
-    def __init__(self, model: LanguageModel, steps: Iterator[list[Generated]]) -> None:
-        self._model, self._steps = model, steps
-        self._generated = Generated()
-        self._pieces = self._decode()
+    `close` ends the completion where it is, which leaving a `with` block does too.
+    """
+
+    def __init__(self, engine: Engine, generation: Generation) -> None:
+        self.generation = generation
+        self._engine = engine
+        self._shown = 0
 
     def __iter__(self) -> Iterator[str]:
-        return self._pieces
+        return self
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        while self._shown == len(self.generation.pieces):
+            if self.generation.finish_reason:
+                raise StopIteration
+            self._engine.step()
+        self._shown += 1
+        return self.generation.pieces[self._shown - 1]
+
+    def __enter__(self) -> TextStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the completion, if it still goes on."""
+        self._engine.cancel(self.generation)
 
     @property
     def completion(self) -> Completion:
-        """The finished completion; what has not been read yet is generated first."""
-        for _ in self._pieces:
-            pass
-        return self._model.completion(self._generated)
-
-    def _decode(self) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for (row,) in self._steps:
-            self._generated = row
-            piece = decoder.decode(b"" if row.finish_reason == "stop" else self._model.token_bytes(row.ids[-1:]))
-            if piece:
-                yield piece
-        rest = decoder.decode(b"", final=True)
-        if rest:
-            yield rest
+        """The finished completion; what is still missing is generated first."""
+        while self.generation.finish_reason is None:
+            self._engine.step()
+        return _completion(self.generation)
 
 
 class LanguageModel:
@@ -131,21 +145,32 @@ class LanguageModel:
         """
         if num_samples < 1:
             raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
-        rows = generate_all(
-            self.model,
-            self.prompt_ids(prompt),
-            _request(**options),
-            vocab_size=self.vocab_size,
-            ends=self.ends,
-            num_samples=num_samples,
-        )
-        return [self.completion(row) for row in rows]
+        ids, request = self.prompt_ids(prompt), self.request(**options)
+        engine = self.engine(min(num_samples, ROWS_AT_ONCE), len(ids) + request.max_new_tokens)
+        generations = [engine.add(ids, request, number) for number in range(num_samples)]
+        while engine.busy:
+            engine.step()
+        return [_completion(generation) for generation in generations]
 
     def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> TextStream:
         """`generate`, piece by piece: iterate over the result for text, then take its `.completion`."""
-        ids = self.prompt_ids(prompt)
-        steps = generate(self.model, ids, _request(**options), vocab_size=self.vocab_size, ends=self.ends)
-        return TextStream(self, steps)
+        ids, request = self.prompt_ids(prompt), self.request(**options)
+        engine = self.engine(1, len(ids) + request.max_new_tokens)
+        return TextStream(engine, engine.add(ids, request))
+
+    def engine(self, rows: int = ROWS_AT_ONCE, longest: int | None = None) -> Engine:
+        """An engine for many texts, of which `rows` are generated at a time; each may hold `longest` tokens, by default
+        the model's context."""
+        decode = self.token_bytes if self.tokenizer else None
+        return Engine(self.model, vocab_size=self.vocab_size, ends=self.ends, decode=decode, rows=rows, longest=longest)
+
+    def request(self, **options: Unpack[GenerateOptions]) -> Request:
+        """What `options` ask an engine for. Raises UsageError for values that mean nothing, and UserError for stop
+        strings where there is no tokenizer."""
+        request = _request(**options)
+        if request.stop and self.tokenizer is None:
+            raise UserError(f"The model in {self.folder} has no tokenizer: stop strings would never be found.")
+        return request
 
     @torch.inference_mode()
     def score(self, text: str | Sequence[int]) -> Score:
@@ -177,13 +202,6 @@ class LanguageModel:
         """How many of a prompt's `ids` stand before those that the completion goes on from: more than fit into the
         context are not read."""
         return window_start(len(ids), self.model.config.context_length)
-
-    def completion(self, row: Generated) -> Completion:
-        """A finished row as a completion."""
-        assert row.finish_reason in ("stop", "length")
-        stopped = row.finish_reason == "stop"
-        text = self.token_bytes(row.ids[:-1] if stopped else row.ids).decode("utf-8", errors="replace")
-        return Completion(text, list(row.ids), list(row.logprobs), "stop" if stopped else "length")
 
     def token_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of `ids`; none where there is no tokenizer."""
@@ -225,12 +243,29 @@ def _shown(value: object) -> str:
     return repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__}"
 
 
+def _completion(generation: Generation) -> Completion:
+    assert generation.finish_reason is not None
+    return Completion(
+        generation.text,
+        list(generation.ids),
+        list(generation.logprobs),
+        generation.finish_reason,
+        list(generation.alternatives),
+    )
+
+
 def _request(
     max_new_tokens: int = 100,
     temperature: float = 1.0,
     top_k: int | None = 50,
     top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
     seed: int | None = None,
+    stop: str | Sequence[str] = (),
     stop_at_end: bool = True,
+    alternatives: int = 0,
 ) -> Request:
-    return Request(max_new_tokens, Sampling(temperature, top_k, top_p), seed, stop_at_end)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Request(max_new_tokens, sampling, seed, stop_at_end, stops, alternatives)

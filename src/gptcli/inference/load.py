@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptcli.distributed.runtime import resolve_device
-from gptcli.inference.held_weights import hold_weights, resolve_weights
+from gptcli.inference.held_weights import check_weights, hold_weights
 from gptcli.inference.language_model import LanguageModel
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import read_config, read_model
@@ -46,11 +46,11 @@ def load(model: str | Path | None = None, weights: str = "fp32", device: str = "
     there is not, and UserError for a model that can't be read.
     """
     on = resolve_device(device)
-    held_as = resolve_weights(weights, on)
+    check_weights(weights)
     notes: list[str] = []
     facts = read_facts(locate_model(None if model is None else str(model), notes))
     network = read_model(facts.folder)
-    hold_weights(network, held_as)
+    hold_weights(network, "fp32" if weights == "auto" else weights)
     return LanguageModel(
         network.to(on), facts.tokenizer, facts.ends, facts.folder, [*notes, *facts.notes], facts.prefix
     )

@@ -8,51 +8,86 @@ from torch import Tensor
 from gptcli.model.config import GPTConfig
 
 
-class LayerCache:
-    """Keys and values of one layer, (B, K, longest, D) each, of which the first `length` positions are filled."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values, self.length = keys, values, 0
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new positions, (B, K, T, D) each; returns all that are stored, (B, K, length, D) each."""
-        end = self.length + k.shape[2]
-        assert end <= self.keys.shape[2], "the cache is full"
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
 class KVCache:
-    """The caches of all layers for `batch` sequences of equal length, at most `longest`, or the model's context."""
+    """Keys and values of `rows` sequences side by side, each filled to a length of its own of at most `longest`, or the
+    model's context: L layers of (rows, K, longest, D) for keys and for values."""
 
     def __init__(
-        self,
-        config: GPTConfig,
-        batch: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        longest: int | None = None,
+        self, config: GPTConfig, rows: int, device: torch.device, dtype: torch.dtype, longest: int | None = None
     ) -> None:
-        longest = min(longest or config.context_length, config.context_length)
-        shape = (config.n_layers, 2, batch, config.n_kv_heads, longest, config.head_dim)
-        memory = torch.zeros(shape, device=device, dtype=dtype)
-        self.layers = [LayerCache(keys, values) for keys, values in memory.unbind(0)]
+        self.longest = min(longest or config.context_length, config.context_length)
+        shape = (2, config.n_layers, rows, config.n_kv_heads, self.longest, config.head_dim)
+        # Zeros: what lies behind a row's end is masked, but 0 times NaN would be NaN.
+        self.keys, self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.lengths = [0] * rows
 
-    @property
-    def length(self) -> int:
-        """Positions that are filled."""
-        return self.layers[0].length
+    def extend(self, rows: range, new: int) -> Extension | RaggedExtension:
+        """Room for `new` more positions in each of `rows`, which the network fills in its next pass.
 
-    def clear(self) -> None:
-        """Forget everything; the memory stays."""
-        for layer in self.layers:
-            layer.length = 0
+        Rows of different lengths go on one position at a time.
+        """
+        starts = self.lengths[rows.start : rows.stop]
+        self.lengths[rows.start : rows.stop] = [start + new for start in starts]
+        keys, values = self.keys[:, rows.start : rows.stop], self.values[:, rows.start : rows.stop]
+        if len(set(starts)) == 1:
+            return Extension(keys, values, starts[0], new)
+        assert new == 1, "rows of different lengths"
+        return RaggedExtension(keys, values, torch.tensor(starts, device=keys.device), max(starts) + 1)
 
-    def copy_first_to(self, other: KVCache) -> None:
-        """Give every sequence of `other` what this cache holds for its first one: a prompt is computed once."""
-        for mine, theirs in zip(self.layers, other.layers, strict=True):
-            theirs.keys[:, :, : mine.length] = mine.keys[:1, :, : mine.length]
-            theirs.values[:, :, : mine.length] = mine.values[:1, :, : mine.length]
-            theirs.length = mine.length
+    def extend_at(self, starts: Tensor) -> RaggedExtension:
+        """One more position for the first rows, at `starts` (B,) on the device: for a pass whose shapes and memory stay
+        the same however long the rows are. `lengths` does not know of it."""
+        rows = len(starts)
+        return RaggedExtension(self.keys[:, :rows], self.values[:, :rows], starts, self.longest)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give row `target` the first `length` positions of row `source`: a shared beginning is computed once."""
+        for memory in (self.keys, self.values):
+            memory[:, target, :, :length] = memory[:, source, :, :length]
+        self.lengths[target] = length
+
+
+class Extension:
+    """The part of a cache that one pass of the network extends by T positions, in all of its B rows from `start` on.
+
+    `positions` are those of the new tokens, `end` is the rows' length after the pass, S. `causal`: each new position
+    looks at itself and those before it in the pass, else `mask` tells at which; None: at all.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, start: int, new: int) -> None:
+        self.keys, self.values = keys, values  # (L, B, K, longest, D)
+        self.start, self.end = start, start + new
+        self.positions = torch.arange(start, self.end, device=keys.device)  # (T,)
+        self.causal = start == 0  # the kernels have this mask of their own
+        self.mask = None
+        if new > 1 and not self.causal:
+            self.mask = torch.ones(new, self.end, dtype=torch.bool, device=keys.device).tril(diagonal=start)  # (T, S)
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new positions, (B, K, T, D) each; returns all that are stored, (B, K, S, D) each."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[:, :, self.start : self.end] = k
+        values[:, :, self.start : self.end] = v
+        return keys[:, :, : self.end], values[:, :, : self.end]
+
+
+class RaggedExtension:
+    """One more position for rows of different lengths: `starts` (B,), none of which reaches `end`."""
+
+    causal = False
+
+    def __init__(self, keys: Tensor, values: Tensor, starts: Tensor, end: int) -> None:
+        self.keys, self.values = keys, values
+        self.starts, self.end = starts, end
+        self.rows = torch.arange(len(starts), device=starts.device)
+        self.positions = starts[:, None]  # (B, 1)
+        seen = torch.arange(end, device=starts.device) <= self.positions  # (B, S)
+        self.mask = seen[:, None, None]  # (B, 1, 1, S): alike for all heads
+
+    def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one new position a row, (B, K, 1, D) each; returns (B, K, S, D) each, of which `mask` tells the row's
+        own."""
+        keys, values = self.keys[layer], self.values[layer]
+        keys[self.rows, :, self.starts] = k[:, :, 0]
+        values[self.rows, :, self.starts] = v[:, :, 0]
+        return keys[:, :, : self.end], values[:, :, : self.end]

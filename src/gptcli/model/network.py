@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gptcli.model.cache import KVCache, LayerCache
+from gptcli.model.cache import Extension, RaggedExtension
 from gptcli.model.config import GPTConfig
 from gptcli.model.documents import Documents, attention_within
 from gptcli.model.loss import SoftmaxGradient, linear_cross_entropy
 from gptcli.model.positions import Rotation, rotate, rotation
 
 Init = Literal["gpt2", "zero"]
+Cached = tuple[Extension | RaggedExtension, int]  # what a pass extends of a cache, and the layer
 INIT_STD = 0.02  # of all matrices and embeddings in GPT-2, as transformers and nanoGPT have it
 
 
@@ -30,6 +31,20 @@ def _norm(config: GPTConfig, width: int) -> nn.LayerNorm | nn.RMSNorm:
     if config.norm == "rms":
         return nn.RMSNorm(width, eps=config.norm_eps)
     return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias)
+
+
+class Linear(nn.Linear):
+    """A linear layer whose first weights `GPT.initialise` alone draws."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: torch's own values would be thrown away, and to draw them without memory it imports its compiler."""
+
+
+class Embedding(nn.Embedding):
+    """An embedding whose first weights `GPT.initialise` alone draws."""
+
+    def reset_parameters(self) -> None:
+        """Nothing, as in `Linear`."""
 
 
 class Attention(nn.Module):
@@ -41,13 +56,13 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads, self.head_dim = config.n_heads, config.n_kv_heads, config.head_dim
         self.drop_rate = config.drop_rate
         rows = (config.n_heads + 2 * config.n_kv_heads) * config.head_dim
-        self.qkv = nn.Linear(config.emb_dim, rows, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.n_heads * config.head_dim, config.emb_dim, bias=config.bias)
+        self.qkv = Linear(config.emb_dim, rows, bias=config.qkv_bias)
+        self.proj = Linear(config.n_heads * config.head_dim, config.emb_dim, bias=config.bias)
         self.q_norm = _norm(config, config.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = _norm(config, config.head_dim) if config.qk_norm else nn.Identity()
 
     def forward(
-        self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None, documents: Documents | None = None
+        self, x: Tensor, turn: Rotation | None, cache: Cached | None = None, documents: Documents | None = None
     ) -> Tensor:
         B, T, _ = x.shape
         H, K = self.n_heads, self.n_kv_heads
@@ -64,18 +79,11 @@ class Attention(nn.Module):
         elif cache is None:
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=drop_rate, is_causal=True, enable_gqa=grouped)
         else:
-            k, v = cache.append(k, v)  # (B, K, S, D): everything so far, the new T last
-            mask = _causal_mask(T, k.shape[2], x.device)
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+            extension, layer = cache
+            k, v = extension.append(layer, k, v)  # (B, K, S, D): everything so far, the new T last
+            y = F.scaled_dot_product_attention(q, k, v, extension.mask, is_causal=extension.causal, enable_gqa=grouped)
         out: Tensor = self.proj(y.transpose(1, 2).reshape(B, T, H * self.head_dim))  # (B, T, C)
         return out
-
-
-def _causal_mask(T: int, S: int, device: torch.device) -> Tensor | None:
-    """Which of S cached positions the last T may look at, (T, S); one new position looks at all of them."""
-    if T == 1:
-        return None
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(diagonal=S - T)
 
 
 class MLP(nn.Module):
@@ -83,8 +91,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.emb_dim, config.mlp_dim, bias=config.bias)
-        self.down = nn.Linear(config.mlp_dim, config.emb_dim, bias=config.bias)
+        self.up = Linear(config.emb_dim, config.mlp_dim, bias=config.bias)
+        self.down = Linear(config.mlp_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.down(F.gelu(self.up(x), approximate="tanh"))  # (B, T, C) → (B, T, F) → (B, T, C)
@@ -96,8 +104,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.emb_dim, 2 * config.mlp_dim, bias=config.bias)
-        self.down = nn.Linear(config.mlp_dim, config.emb_dim, bias=config.bias)
+        self.up = Linear(config.emb_dim, 2 * config.mlp_dim, bias=config.bias)
+        self.down = Linear(config.mlp_dim, config.emb_dim, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.up(x).chunk(2, dim=-1)  # (B, T, F) each
@@ -117,7 +125,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.drop_rate)
 
     def forward(
-        self, x: Tensor, turn: Rotation | None, cache: LayerCache | None = None, documents: Documents | None = None
+        self, x: Tensor, turn: Rotation | None, cache: Cached | None = None, documents: Documents | None = None
     ) -> Tensor:
         x = x + self.dropout(self.attention(self.norm1(x), turn, cache, documents))
         out: Tensor = x + self.dropout(self.mlp(self.norm2(x)))
@@ -136,17 +144,18 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.token_embedding = Embedding(config.vocab_size, config.emb_dim)
         if config.positions == "learned":
-            self.position_embedding = nn.Embedding(config.context_length, config.emb_dim)
+            self.position_embedding = Embedding(config.context_length, config.emb_dim)
         self.dropout = nn.Dropout(config.drop_rate)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.final_norm = _norm(config, config.emb_dim)
-        self.head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        self.head = Linear(config.emb_dim, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight  # Press and Wolf 2017
         self.softmax_gradient = SoftmaxGradient()
-        self.initialise()
+        if not self.head.weight.is_meta:
+            self.initialise()
 
     @classmethod
     def create(cls, config: GPTConfig, seed: int, init: Init = "gpt2") -> GPT:
@@ -168,34 +177,40 @@ class GPT(nn.Module):
     def forward(
         self,
         ids: Tensor,
-        cache: KVCache | None = None,
+        cache: Extension | RaggedExtension | None = None,
         documents: Documents | None = None,
         targets: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, V) of the token after each of `ids` (B, T); with `targets` (B, T) their mean cross-entropy
-        instead, for which the logits are never held whole. With a cache, `ids` go on from what it holds; with
-        `documents`, which are those in `ids`, no token knows of others than its own."""
+        instead, for which the logits are never held whole. With a cache, `ids` go on from what it holds
+        (`KVCache.extend`); with `documents`, which are those in `ids`, no token knows of others than its own."""
         x = self.hidden(ids, cache, documents)
         if targets is not None:
             return linear_cross_entropy(x.flatten(0, 1), self.head.weight, targets.flatten(), self.softmax_gradient)
         logits: Tensor = self.head(x)
         return logits
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None, documents: Documents | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        cache: Extension | RaggedExtension | None = None,
+        documents: Documents | None = None,
+    ) -> Tensor:
         """What the head reads: the final, normalised hidden states (B, T, C). Raises ValueError past the context."""
-        start = cache.length if cache else 0
-        if documents is None and start + ids.shape[1] > self.config.context_length:
-            raise ValueError(
-                f"a sequence of {start + ids.shape[1]} tokens; the model's context holds {self.config.context_length}"
-            )
-        # (T,), or (B, T) where a row holds several texts
-        positions = documents.positions if documents else torch.arange(start, start + ids.shape[1], device=ids.device)
+        end = cache.end if cache else ids.shape[1]
+        if documents is None and end > self.config.context_length:
+            raise ValueError(f"a sequence of {end} tokens; the model's context holds {self.config.context_length}")
+        # (T,), or (B, T) where they are not the same in all rows
+        told = documents or cache
+        positions = told.positions if told else torch.arange(end, device=ids.device)
         x = self.token_embedding(ids)  # (B, T, C)
         turn = None
         if self.config.positions == "learned":
             x = x + self.position_embedding(positions)
         else:
-            turn = rotation(positions[:, None] if documents else positions, self.config)  # alike for all heads
+            turn = rotation(
+                positions[:, None] if positions.dim() == 2 else positions, self.config
+            )  # alike for all heads
         x = self.dropout(x)
         for i, block in enumerate(self.blocks):
             if self.recompute_blocks and torch.is_grad_enabled():
@@ -203,7 +218,7 @@ class GPT(nn.Module):
                     block, x, turn, None, documents, use_reentrant=False, preserve_rng_state=self.config.drop_rate > 0
                 )
             else:
-                x = block(x, turn, cache.layers[i] if cache else None, documents)
+                x = block(x, turn, (cache, i) if cache else None, documents)
         out: Tensor = self.final_norm(x)
         return out
 
