@@ -202,7 +202,7 @@ def _evaluate(
 
     from gptcli.evals.harness_model import HarnessModel
 
-    model = HarnessModel(load(facts.folder, device=settings.device), settings.batch_tokens, progress)
+    model = HarnessModel(load(facts.folder, settings.weights, settings.device), settings.batch_tokens, progress)
     for task in loaded.tasks.values():
         task.set_fewshot_seed(seed=SEED)  # for each model anew: all are asked the same
     try:

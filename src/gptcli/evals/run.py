@@ -21,6 +21,7 @@ from gptcli.evals.common_tasks import ARC_EASY, LAMBADA, PIQA
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.evals.loss import LOSS
 from gptcli.evals.task import Scorer, Task, TaskResult
+from gptcli.evals.weights import is_decision, on_own_split, weigh
 from gptcli.inference.language_model import LanguageModel
 from gptcli.inference.load import ModelFacts, load, read_facts
 from gptcli.model.locate import locate_model
@@ -43,9 +44,9 @@ class _Chosen:
 
 
 def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[TaskResult]:
-    """Score every model of `settings` (default: the newest under ./log) on every task, one model after the other, all
-    in fp32; in this process, or with the others of a launcher that started it. `progress` is told (examples done,
-    examples in all, task).
+    """Score every model of `settings` (default: the newest under ./log) on every task, one model after the other,
+    their weights held as `settings` say; in this process, or with the others of a launcher that started it. `progress`
+    is told (examples done, examples in all, task).
 
     Everything that is wrong with the call is raised at once, before anything is computed: UsageError, or UserError
     where only data is at fault. That includes a file `settings.save` that can't be written; `save_rows` writes it,
@@ -66,9 +67,14 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
             chosen, models = _prepared(settings, ranks)
         results = []
         for name, facts in models:
-            model = load(facts.folder, device=str(group.device))
             shown = str(facts.folder) if name is None or Path(name).exists() else name
-            results += [_score(each, model, facts.notes, shown, group, progress) for each in chosen]
+            if is_decision(settings):
+                score = partial(_score, chosen[0], shown=shown, group=group, progress=progress)
+                results += weigh(facts, group.device, score)
+                continue
+            model = load(facts.folder, settings.weights, str(group.device))
+            model.notes = facts.notes
+            results += [_score(each, model, shown, group, progress) for each in chosen]
     return results
 
 
@@ -98,6 +104,9 @@ def _prepared(settings: EvalSettings, ranks: Ranks) -> tuple[list[_Chosen], list
             notes: list[str] = []
             facts = read_facts(locate_model(name, notes))
             models.append((name, replace(facts, notes=[*notes, *facts.notes])))
+    if models and is_decision(settings):
+        with errors.collected():
+            settings = on_own_split(settings, [facts for _, facts in models])
     for task, style in tasks:
         with errors.collected():
             chosen.append(_Chosen(task, style, task.prepare(settings, style)))
@@ -109,9 +118,7 @@ def _prepared(settings: EvalSettings, ranks: Ranks) -> tuple[list[_Chosen], list
     return chosen, models
 
 
-def _score(
-    chosen: _Chosen, model: LanguageModel, notes: list[str], shown: str, group: Group, progress: Progress | None
-) -> TaskResult:
+def _score(chosen: _Chosen, model: LanguageModel, shown: str, group: Group, progress: Progress | None) -> TaskResult:
     task, scorer = chosen.task, chosen.scorer
 
     def tell(done: int, total: int) -> None:
@@ -124,12 +131,12 @@ def _score(
     return TaskResult(
         task=task.name,
         style=chosen.style,
-        model=shown,
+        model=shown if model.weights == "fp32" else f"{shown} ({model.weights})",
         folder=model.folder,
         tokenizer=model.tokenizer.name if model.tokenizer else None,
         measured=measured,
         seconds=seconds,
-        notes=[*notes, *measured.notes],
+        notes=[*model.notes, *measured.notes],
         is_published=scorer.is_published,
     )
 

@@ -107,7 +107,8 @@ class LanguageModel:
     `model` is the network: ids (B, T) to logits (B, T, V) in fp32. `tokenizer` is None where the model takes ids only.
     `ends` are the ids that end a text, `eot` the first of them, which also begins documents unless `prefix` tells the
     ids that do: what the model's own tokenizer puts before every text. `vocab_size` is the real vocabulary, without
-    padding. `folder` is where the model was read from, `notes` what its user should be told, one line each.
+    padding. `folder` is where the model was read from, `notes` what its user should be told, one line each, `weights`
+    how its matrices are held: fp32, bf16 or int8.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class LanguageModel:
         folder: Path,
         notes: Sequence[str] = (),
         prefix: Sequence[int] = (),
+        weights: str = "fp32",
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -126,7 +128,7 @@ class LanguageModel:
         self.ends = frozenset(end for end in ends if end < self.vocab_size)
         self.eot = next((end for end in ends if end < self.vocab_size), None)
         self.prefix = list(prefix)
-        self.folder, self.notes = folder, list(notes)
+        self.folder, self.notes, self.weights = folder, list(notes), weights
 
     def generate(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> Completion:
         """Go on from `prompt`, a text or ids; from the start of a document where it is empty.

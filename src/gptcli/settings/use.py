@@ -6,6 +6,8 @@ from typing import Literal
 
 from gptcli.settings.options import CommaList, CommandSettings, Count, Device, Name, argument, option
 
+Weights = Literal["auto", "fp32", "bf16", "int8"]
+
 
 class EvalSettings(CommandSettings):
     """`gpt eval`: a model in, scores out."""
@@ -48,6 +50,11 @@ class EvalSettings(CommandSettings):
         "Run, checkpoint, Hugging Face folder or Hub id; several times to compare. Default: the newest under ./log.",
         "Model",
     )
+    weights: Weights = option(
+        "fp32",
+        "How the weights are held: auto, fp32, bf16 or int8; the task loss with auto decides what auto is.",
+        "Model",
+    )
     batch_tokens: Count | None = option(None, "Tokens in one forward pass. Default: by the memory.", "Device", ge=1)
     device: Device = option("auto", "auto, cpu, cuda or mps.", "Device")
     gpus: Count = option(
@@ -68,12 +75,20 @@ class GenerateSettings(CommandSettings):
     seed: Count | None = option(
         None, "The same seed gives the same text. Default: a new one each time.", "Sampling", ge=0, lt=2**63
     )
+    min_p: float = option(0.0, "Leave out tokens less likely than this part of the likeliest.", "Sampling", ge=0, le=1)
+    repetition_penalty: float = option(
+        1.0, "Above 1: tokens that are in the text already become less likely.", "Sampling", gt=0
+    )
     num_samples: Count = option(1, "Completions of the prompt.", "Sampling", ge=1)
     stop_at_end: bool = option(True, "Stop where the model ends the document.", "Sampling")
     model: Name | None = option(
         None, "Run, checkpoint, Hugging Face folder or Hub id. Default: the newest checkpoint under ./log.", "Model"
     )
-    weights: Literal["auto", "fp32", "bf16", "int8"] = option("fp32", "How the weights are held.", "Model")
+    weights: Weights = option(
+        "auto",
+        "How the weights are held: fp32, bf16, int8, or auto: as `gpt eval loss --weights auto` decided, else fp32.",
+        "Model",
+    )
     device: Device = option("auto", "auto, cpu, cuda or mps.", "Device")
 
 
