@@ -9,7 +9,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SAME_REQUEST_SECONDS = 5.0  # what ends a job often sends its signal to a process and once more to its group
@@ -30,6 +30,23 @@ def carried() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, OSError, EOFError) as error:
         raise CarriedError from error
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[Callable[[], bool]]:
+    """Within the block Ctrl-C is noted rather than raised: what is given tells whether it came, for whoever can stop in
+    better places than anywhere."""
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def over() -> None:

@@ -77,9 +77,8 @@ class TextStream:
 
     def __next__(self) -> str:
         while self._shown == len(self.generation.pieces):
-            if self.generation.finish_reason:
+            if not self.step():
                 raise StopIteration
-            self._engine.step()
         self._shown += 1
         return self.generation.pieces[self._shown - 1]
 
@@ -93,12 +92,19 @@ class TextStream:
         """End the completion, if it still goes on."""
         self._engine.cancel(self.generation)
 
+    def step(self) -> bool:
+        """Generate one more token, whether it completes a character or not; false once there is none."""
+        if self.generation.finish_reason is None:
+            self._engine.step()
+            return True
+        return False
+
     @property
     def completion(self) -> Completion:
         """The finished completion; what is still missing is generated first."""
-        while self.generation.finish_reason is None:
-            self._engine.step()
-        return _completion(self.generation)
+        while self.step():
+            pass
+        return completion_of(self.generation)
 
 
 class LanguageModel:
@@ -152,13 +158,14 @@ class LanguageModel:
         generations = [engine.add(ids, request, number) for number in range(num_samples)]
         while engine.busy:
             engine.step()
-        return [_completion(generation) for generation in generations]
+        return [completion_of(generation) for generation in generations]
 
-    def stream(self, prompt: str | Sequence[int], **options: Unpack[GenerateOptions]) -> TextStream:
-        """`generate`, piece by piece: iterate over the result for text, then take its `.completion`."""
+    def stream(self, prompt: str | Sequence[int], number: int = 0, **options: Unpack[GenerateOptions]) -> TextStream:
+        """`generate`, piece by piece: iterate over the result for text, then take its `.completion`. `number` is that
+        of the completion among those of `generate_many`."""
         ids, request = self.prompt_ids(prompt), self.request(**options)
         engine = self.engine(1, len(ids) + request.max_new_tokens)
-        return TextStream(engine, engine.add(ids, request))
+        return TextStream(engine, engine.add(ids, request, number))
 
     def engine(self, rows: int = ROWS_AT_ONCE, longest: int | None = None) -> Engine:
         """An engine for many texts, of which `rows` are generated at a time; each may hold `longest` tokens, by default
@@ -245,7 +252,8 @@ def _shown(value: object) -> str:
     return repr(value) if len(repr(value)) <= 60 else f"a {type(value).__name__}"
 
 
-def _completion(generation: Generation) -> Completion:
+def completion_of(generation: Generation) -> Completion:
+    """What a generation that has ended came to."""
     assert generation.finish_reason is not None
     return Completion(
         generation.text,

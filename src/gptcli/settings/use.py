@@ -67,7 +67,11 @@ class GenerateSettings(CommandSettings):
 
     command = "generate"
 
-    prompt: str = argument("", "The text to go on from. Without one: from the start of a document.")
+    prompt: str | None = argument(
+        None,
+        'The text to go on from; - reads it from standard input, "" is the start of a document. '
+        "Without one: a session on a terminal, else the start of a document.",
+    )
     max_new_tokens: Count = option(100, "Longest completion, in tokens.", "Sampling", ge=1)
     temperature: float = option(1.0, "Above 1 wilder, below 1 tamer; 0 takes the likeliest token.", "Sampling", ge=0)
     top_k: Count | None = option(50, "Choose among so many likeliest tokens; 0 for all.", "Sampling", ge=0)
@@ -80,9 +84,24 @@ class GenerateSettings(CommandSettings):
         1.0, "Above 1: tokens that are in the text already become less likely.", "Sampling", gt=0
     )
     num_samples: Count = option(1, "Completions of the prompt.", "Sampling", ge=1)
+    stop: tuple[Name, ...] = option((), "Stop before this text; may be given several times.", "Sampling")
     stop_at_end: bool = option(True, "Stop where the model ends the document.", "Sampling")
-    model: Name | None = option(
-        None, "Run, checkpoint, Hugging Face folder or Hub id. Default: the newest checkpoint under ./log.", "Model"
+
+    file: Name | None = option(
+        None,
+        "Prompts, one JSON object a line with `prompt` and, if need be, sampling options of its own.",
+        "Many prompts",
+    )
+    output: Name | None = option(None, "Where the completions of --file go, a line of JSON each.", "Many prompts")
+
+    show_probs: bool = option(False, "Colour each token by its probability and list the alternatives.", "Output")
+    stats: bool = option(False, "Tell how fast it was.", "Output")
+
+    model: tuple[Name, ...] = option(
+        (),
+        "Run, checkpoint, Hugging Face folder or Hub id; several times for a text of each, side by side. "
+        "Default: the newest checkpoint under ./log.",
+        "Model",
     )
     weights: Weights = option(
         "auto",

@@ -1,0 +1,233 @@
+"""`gpt generate` without a prompt, on a terminal: a text that you and the model write in turns."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from gptcli.cli import report
+from gptcli.cli.fields import OptionField, fields_of
+from gptcli.cli.generate import load_models, options_of, tell_notes, tell_speed
+from gptcli.cli.interruption import noted
+from gptcli.cli.manuscript import Manuscript
+from gptcli.cli.probabilities import Probabilities
+from gptcli.cli.wording import fault_of
+from gptcli.errors import UserError, nearest
+from gptcli.settings import GenerateSettings
+
+if TYPE_CHECKING:
+    from gptcli.inference.language_model import LanguageModel
+
+SETTINGS = {
+    name: field
+    for name, field in fields_of(GenerateSettings).items()
+    if field.group == "Sampling" and name != "num_samples"
+} | {name: fields_of(GenerateSettings)[name] for name in ("show_probs", "stats")}
+COMMANDS = {
+    "/retry": "write the last part again, another way",
+    "/undo": "take back the last part, and what you wrote before it",
+    "/show": "show the whole text",
+    "/save FILE": "write the text to a file",
+    "/new": "begin another text",
+    "/settings": "show the settings, each of which /NAME VALUE changes: /temperature 0.7",
+    "/help": "show this",
+    "/quit": "end, as Ctrl-D does",
+}
+_ROOM = 2048  # tokens that a session has memory for at first
+_HELP = """\
+Write, and the model goes on from there. Enter alone: it goes on. Ctrl-C: it stops.
+Alt-Enter, or Esc and Enter: a line break. Arrow up: what you wrote before. //: a text that begins with /."""
+
+
+def run_session(settings: GenerateSettings) -> int:
+    """Write in turns until the person leaves. Returns the exit code."""
+    from gptcli.cli.session_input import reader
+
+    if len(settings.model) > 1:
+        raise UserError("A session is with one model.", "Give a prompt to see several side by side.")
+    (model,) = load_models(settings)
+    if model.tokenizer is None:
+        raise UserError(f"The model in {model.folder} has no tokenizer: it takes token ids, not text.")
+    tell_notes(model.notes)
+    session = Session(model, settings)
+    report.say(f"{model.folder}, weights in {model.weights}. /help tells how to use this.", "dim")
+    read = reader([*(word.split()[0] for word in COMMANDS), *map(slashed, SETTINGS)], session.status)
+    while True:
+        try:
+            line = read()
+        except EOFError:
+            return report.DONE
+        except KeyboardInterrupt:  # the line is given up, not the session
+            continue
+        if not session.take(line):
+            return report.DONE
+
+
+def slashed(name: str) -> str:
+    """The command that changes a setting."""
+    return "/" + name.replace("_", "-")
+
+
+class Session:
+    """The text so far, the settings, and what a line that was typed does to them."""
+
+    def __init__(self, model: LanguageModel, settings: GenerateSettings) -> None:
+        self.model, self.settings = model, settings
+        self.manuscript = Manuscript()
+        self._room = min(_ROOM, model.model.config.context_length)
+        self._engine = model.engine(1, self._room)  # it keeps what it has computed of the text
+        self._attempt = 0
+        self._commands: dict[str, Callable[[str], bool]] = {
+            "/retry": self._retry,
+            "/undo": self._undo,
+            "/show": self._show,
+            "/save": self._save,
+            "/new": self._new,
+            "/settings": self._tell_settings,
+            "/help": self._help,
+            "/quit": lambda _: False,
+        }
+
+    def status(self) -> str:
+        """A line on where the session stands."""
+        ids = self.model.prompt_ids(self.manuscript.text)
+        context, out_of_reach = self.model.model.config.context_length, self.model.read_from(ids)
+        room = f"the last {len(ids) - out_of_reach:,} in reach" if out_of_reach else f"of {context:,}"
+        changed = [
+            f"{name.replace('_', '-')} {value}"
+            for name in SETTINGS
+            if (value := getattr(self.settings, name)) != SETTINGS[name].default
+        ]
+        return "  ".join([f"{len(ids):,} tokens, {room}", *changed, "/help"])
+
+    def take(self, line: str) -> bool:
+        """Do what a line asks for; false where it ends the session."""
+        if line.startswith("/") and not line.startswith("//"):
+            word, _, value = line.strip().partition(" ")
+            if command := self._commands.get(word):
+                return command(value.strip())
+            return self._set(word, value.strip())
+        if text := line.removeprefix("/") if line.startswith("//") else line:
+            self.manuscript.write(text)
+        self._attempt = 0
+        return self._go_on()
+
+    def _go_on(self) -> bool:
+        """Let the model write, token by token, until it ends or Ctrl-C comes."""
+        from gptcli.inference.language_model import TextStream
+
+        began = time.perf_counter()
+        ids, request = self.model.prompt_ids(self.manuscript.text), self.model.request(**options_of(self.settings))
+        needed = min(len(ids) + request.max_new_tokens, self.model.model.config.context_length)
+        if needed > self._room:
+            self._room = min(2 * needed, self.model.model.config.context_length)
+            self._engine = self.model.engine(1, self._room)
+        stream = TextStream(self._engine, self._engine.add(ids, request, self._attempt))
+        drawn = Probabilities(self.model) if self.settings.show_probs else None
+        with noted() as stopped, stream:
+            shown = 0
+            while not stopped() and stream.step():
+                for piece in stream.generation.pieces[shown:]:
+                    self._write(piece, drawn, stream.generation.logprobs[-1])
+                shown = len(stream.generation.pieces)
+        self.manuscript.generated(stream.generation.text)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        completion = stream.completion
+        if completion.ids and completion.ids[-1] in self.model.ends:
+            report.say("(the model ended the text here)", "dim")
+        if drawn:
+            drawn.list(completion)
+        if self.settings.stats:
+            tell_speed(self.model, len(completion.ids), time.perf_counter() - began)
+        return True
+
+    @staticmethod
+    def _write(piece: str, drawn: Probabilities | None, logprob: float) -> None:
+        if drawn:
+            drawn.write(piece, logprob)
+        else:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+    def _retry(self, _: str) -> bool:
+        if not self.manuscript.take_back():
+            return _said("There is nothing of the model's at the end to write again.")
+        self._attempt += 1
+        return self._go_on()
+
+    def _undo(self, _: str) -> bool:
+        if not self.manuscript.undo():
+            return _said("There is nothing to take back.")
+        text = self.manuscript.text
+        return _said(f"The text ends: …{text[-60:]}" if text else "The text is empty.")
+
+    def _show(self, _: str) -> bool:
+        sys.stdout.write(self.manuscript.text + "\n")
+        sys.stdout.flush()
+        return True
+
+    def _save(self, file: str) -> bool:
+        from gptcli.data.durable import write_bytes
+
+        if not file:
+            return _said("Name a file: /save story.txt")
+        path = Path(file).expanduser()
+        if path.exists():
+            return _said(f"{path} is there already; name another.")
+        try:
+            write_bytes(path, (self.manuscript.text + "\n").encode())
+        except OSError as error:
+            return _said(f"{path} could not be written: {error.strerror or error}.")
+        return _said(f"Saved: {path}")
+
+    def _new(self, _: str) -> bool:
+        self.manuscript = Manuscript()
+        return _said("The text is empty.")
+
+    def _help(self, _: str) -> bool:
+        _said(_HELP)
+        for command, meaning in COMMANDS.items():
+            _said(f"{command:<12}{meaning}")
+        return True
+
+    def _tell_settings(self, _: str) -> bool:
+        for name, field in SETTINGS.items():
+            value = getattr(self.settings, name)
+            shown = " ".join(map(repr, value)) if isinstance(value, tuple) else value
+            _said(f"{slashed(name):<22}{'' if value is None else shown!s:<10}{field.help}")
+        return True
+
+    def _set(self, word: str, value: str) -> bool:
+        """Change a setting; a switch without a value is turned, a list without one is emptied."""
+        name = word.removeprefix("/").replace("-", "_")
+        field = SETTINGS.get(name)
+        if field is None:
+            close = nearest(word, [*self._commands, *map(slashed, SETTINGS)])
+            return _said(
+                f"There is no {word}." + (f" Did you mean {close}?" if close else " /help lists what there is.")
+            )
+        try:
+            new = self._read(field, value)
+            self.settings = GenerateSettings.model_validate({**self.settings.model_dump(), name: new})
+        except ValidationError as error:
+            report.show([fault_of(each, {name: field}, {name: word}) for each in error.errors()])
+            return True
+        return _said(f"{word.removeprefix('/')} is {getattr(self.settings, name)}")
+
+    def _read(self, field: OptionField, value: str) -> object:
+        if field.kind is bool:
+            return value or not getattr(self.settings, field.name)
+        if field.many:
+            return [value.replace("\\n", "\n")] if value else []
+        return value or field.default
+
+
+def _said(text: str) -> bool:
+    report.say(text, "dim")
+    return True
