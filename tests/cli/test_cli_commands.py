@@ -1,9 +1,8 @@
-"""What eval, generate and plot print, and where."""
+"""What eval and plot print, and where."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,75 +12,6 @@ import pytest
 from gptcli.cli.eval import aligned
 from gptcli.errors import UserError
 from gptcli.settings import EvalSettings, PlotSettings
-
-
-class FakeModel:
-    """Says two words. Its second sample differs from its first."""
-
-    tokenizer: Any = object()
-    notes = ("vocabulary taken for gpt2",)
-
-    def __init__(self) -> None:
-        self.options: list[dict[str, Any]] = []
-        self.prompt_tokens = 3
-        self.model = SimpleNamespace(config=SimpleNamespace(context_length=10))
-
-    def prompt_ids(self, prompt: str) -> list[int]:
-        return [0] * self.prompt_tokens
-
-    def read_from(self, ids: list[int]) -> int:
-        return max(0, len(ids) - 8)
-
-    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
-        self.options.append(options)
-        yield from (" one", " two")
-
-    def generate_many(self, prompt: str, n: int, **options: Any) -> list[Any]:
-        self.options.append(options)
-        return [SimpleNamespace(text=f" one {i}", ids=[1, i], finish_reason="length") for i in range(n)]
-
-
-@pytest.fixture
-def model(stub: Any) -> FakeModel:
-    fake = FakeModel()
-    stub("gptcli.inference.load", load=lambda model, weights, device: fake)
-    return fake
-
-
-def test_generate_writes_prompt_and_completion_to_standard_output_and_notes_elsewhere(
-    gpt: Any, model: FakeModel
-) -> None:
-    result = gpt("generate", "Say", "--top-k", "0", "--seed", "3")
-    assert (result.code, result.out) == (0, "Say one two\n")
-    assert "vocabulary taken for gpt2" in result.err
-    assert (model.options[0]["top_k"], model.options[0]["seed"]) == (None, 3)
-
-
-def test_a_prompt_that_is_not_read_from_its_beginning_is_noted(gpt: Any, model: FakeModel) -> None:
-    assert "goes on from" not in gpt("generate", "Say").err
-    model.prompt_tokens = 1500
-    told = gpt("generate", "Say").err
-    assert "The prompt has 1,500 tokens, the model's context holds 10: the completion goes on from the last 8." in told
-
-
-def test_a_model_that_takes_no_text_is_told_of_once(gpt: Any, model: FakeModel) -> None:
-    def refuse(prompt: str) -> list[int]:
-        raise UserError("The model has no tokenizer.")
-
-    model.prompt_ids = refuse  # type: ignore[method-assign]
-    assert gpt("generate", "Say").err == "error: The model has no tokenizer.\n"
-
-
-def test_several_samples_stand_under_separators_that_are_not_part_of_the_text(gpt: Any, model: FakeModel) -> None:
-    result = gpt("generate", "Say", "--num-samples", "2")
-    assert result.out == "Say one 0\nSay one 1\n"
-    assert "sample 2 of 2" in result.err
-
-
-def test_generate_in_json_is_one_document(gpt: Any, model: FakeModel) -> None:
-    document = json.loads(gpt("generate", "Say", "--num-samples", "2", "--json").out)
-    assert list(document) == ["prompt", "samples", "tokens_per_second"]
-    assert document["samples"][1] == {"text": " one 1", "ids": [1, 1], "finish_reason": "length"}
 
 
 def test_plot_prints_the_path_of_the_figure(gpt: Any, stub: Any) -> None:

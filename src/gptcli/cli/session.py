@@ -113,6 +113,11 @@ class Session:
                 return command(value.strip())
             return self._set(word, value.strip())
         if text := line.removeprefix("/") if line.startswith("//") else line:
+            try:
+                self.model.prompt_ids(text)
+            except UserError as error:  # a character that the model's tokenizer has not
+                report.show(error.faults)
+                return True
             self.manuscript.write(text)
         self._attempt = 0
         return self._go_on()
