@@ -18,6 +18,7 @@ from gptcli.inference.language_model import Completion, LanguageModel
 from gptcli.inference.load import load
 from gptcli.inference.requests import Generation, Request
 from gptcli.inference.sampling import Sampling
+from gptcli.inference.text import GrowingText
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
@@ -194,6 +195,138 @@ def test_without_stopping_the_end_of_text_is_a_token_like_any_other() -> None:
     rows = run(model, [5], request, 12, ends=(3,))
     assert all(len(row.ids) == 40 and row.finish_reason == "length" for row in rows)
     assert any(3 in row.ids for row in rows)
+
+
+def test_prompts_that_begin_alike_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(64)
+    computed: list[int] = []
+    hidden = model.hidden
+
+    def counted(ids: torch.Tensor, *args: Any) -> torch.Tensor:
+        computed.append(ids.numel())
+        return hidden(ids, *args)
+
+    monkeypatch.setattr(model, "hidden", counted)
+    prompt = [(7 * i + 3) % 40 for i in range(30)]
+    engine = Engine(model, vocab_size=40, rows=4)
+    texts = [engine.add(prompt, Request(3, Sampling(0.0)), number) for number in range(3)]
+    engine.step()
+    assert computed == [30], "several completions of a prompt"
+    texts.append(engine.add([*prompt[:25], 1, 2], Request(3, Sampling(0.0))))
+    engine.step()
+    assert computed == [30, 3, 2], "a prompt that begins as one that is running"
+    while engine.busy:
+        engine.step()
+    computed.clear()
+    texts.append(engine.add(texts[3].prompt + texts[3].ids, Request(3, Sampling(0.0))))
+    engine.step()
+    assert computed == [1], "one that goes on from what was generated"
+    while engine.busy:
+        engine.step()
+    for text in texts:
+        assert_greedy(model, text)
+
+
+def test_a_request_that_is_cancelled_makes_room_for_the_next() -> None:
+    engine = Engine(small_model(), vocab_size=40, rows=1)
+    first, second, third = (engine.add([5, 6], Request(50, Sampling(0.0))) for _ in range(3))
+    assert engine.step() == [first]
+    engine.cancel(second)
+    assert (second.finish_reason, second.ids) == ("cancelled", [])
+    engine.cancel(first)
+    assert (first.finish_reason, len(first.ids)) == ("cancelled", 1)
+    assert engine.step() == [third]
+    engine.cancel(third)
+    assert not engine.busy
+    assert engine.step() == []
+
+
+def test_a_stream_that_is_left_stops_there(loaded: LanguageModel) -> None:
+    with loaded.stream("So", max_new_tokens=50, seed=2) as stream:
+        first = next(stream)
+    completion = stream.completion
+    assert completion.finish_reason == "cancelled"
+    assert completion.text.startswith(first)
+    assert len(completion.ids) < 50
+
+
+@given(
+    parts=st.lists(st.sampled_from(["a", "b", "ab", "é", "语", "aab", " "]), max_size=12),
+    stops=st.lists(st.sampled_from(["ab", "b", "é ", "语a", "aaab"]), max_size=2),
+    size=st.integers(1, 3),
+)
+def test_a_text_grows_by_whole_characters_up_to_the_first_stop_string(
+    parts: list[str], stops: list[str], size: int
+) -> None:
+    text = "".join(parts)
+    data = text.encode()
+    growing = GrowingText(stops)
+    shown = ""
+    for at in range(0, len(data), size):
+        shown += growing.push(data[at : at + size])
+        assert text.startswith(shown), "what was shown stays"
+        if growing.stopped:
+            break
+        assert not any(stop in shown for stop in stops)
+    else:
+        shown += growing.push(b"", final=True)
+    ends = [text.find(stop) for stop in stops if stop in text]
+    if growing.stopped:
+        # Of several stop strings in one piece the first counts; one that ends in a later piece is not waited for.
+        assert any(shown + stop == text[: len(shown) + len(stop)] for stop in stops)
+        assert len(shown) >= min(ends)
+    else:
+        assert not ends
+        assert shown == text
+
+
+def test_a_stop_string_ends_the_text_before_it_wherever_its_tokens_begin(loaded: LanguageModel) -> None:
+    whole = loaded.generate("So", max_new_tokens=20, temperature=0, stop_at_end=False)
+    stop = whole.text[7:11]
+    at = whole.text.index(stop)
+    cut = loaded.generate("So", max_new_tokens=20, temperature=0, stop_at_end=False, stop=["never there", stop])
+    assert (cut.text, cut.finish_reason) == (whole.text[:at], "stop")
+    assert cut.ids == whole.ids[: len(cut.ids)]
+    assert loaded.tokenizer is not None
+    assert stop in loaded.tokenizer.decode(cut.ids)
+    assert stop not in loaded.tokenizer.decode(cut.ids[:-1])
+    assert "".join(loaded.stream("So", max_new_tokens=20, temperature=0, stop_at_end=False, stop=stop)) == cut.text
+
+
+def test_an_empty_stop_string_and_one_without_text_are_refused(loaded: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stop string is empty"):
+        loaded.generate("So", stop="")
+    write_model(tmp_path, small_model(), 3)
+    with pytest.raises(UserError, match="no tokenizer"):
+        load(tmp_path, device="cpu").generate([1], stop=".")
+
+
+def test_alternatives_are_the_likeliest_tokens_with_their_log_probabilities(loaded: LanguageModel) -> None:
+    completion = loaded.generate("So it", max_new_tokens=3, temperature=0, alternatives=4, stop_at_end=False)
+    ids = loaded.prompt_ids("So it") + completion.ids
+    logprobs = loaded.model(torch.tensor([ids]))[0, :, : loaded.vocab_size].log_softmax(-1)
+    for n, likeliest in enumerate(completion.alternatives):
+        expected = logprobs[len(ids) - 4 + n].topk(4)
+        assert [token for token, _ in likeliest] == expected.indices.tolist()
+        torch.testing.assert_close(torch.tensor([value for _, value in likeliest]), expected.values, atol=1e-4, rtol=0)
+        assert likeliest[0][0] == completion.ids[n]
+    assert loaded.generate("So it", max_new_tokens=3, seed=1).alternatives == []
+
+
+def test_requests_of_different_sampling_share_a_batch() -> None:
+    model = small_model()
+    asked = [
+        Request(8, Sampling(0.0)), Request(8, Sampling(1.0, 5), 3), Request(8, Sampling(2.0, None), 4),
+        Request(8, Sampling(0.0, repetition_penalty=3.0)), Request(8, Sampling(1.0, 5), 3), Request(4, Sampling(0.0)),
+    ]  # fmt: skip
+    engine = Engine(model, vocab_size=40, rows=4)
+    together = [engine.add([i, 2], request) for i, request in enumerate(asked)]
+    while engine.busy:
+        engine.step()
+    for generation, request in zip(together, asked, strict=True):
+        (alone,) = run(model, generation.prompt, request)
+        assert generation.ids == alone.ids
+    assert len(set(together[3].ids)) == 8, "the penalty was chosen so high that nothing is said twice"
 
 
 def never() -> bool:

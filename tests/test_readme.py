@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -62,6 +63,18 @@ def test_the_python_runs(block: str, shards: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     train(tiny(shards, Path("log")))
     exec(compile(block, "README.md", "exec"), {})  # noqa: S102 (our own page)
+
+
+@pytest.mark.parametrize("name", ["use_a_run", "continue_training"])
+def test_the_python_examples_run(
+    name: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny(shards, Path("log")))
+    monkeypatch.setattr("sys.argv", [f"{name}.py"])
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+    out = capsys.readouterr().out
+    assert ("The mat sat on the cat. -" if name == "use_a_run" else "step 7, validation loss ") in out
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

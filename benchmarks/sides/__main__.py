@@ -10,6 +10,7 @@ PEERS = (
     "original_gpt",
     "eval_lm_eval",
     "eval_original",
+    "gen_transformers",
 )  # which run as they are; the others as `gpt train` does
 
 
@@ -19,7 +20,7 @@ def main() -> None:
     if name not in PEERS:
         from gptcli.distributed.runtime import keep_freed_memory, limit_spinning
 
-        limit_spinning()  # before torch is imported
+        limit_spinning(20_000 if name.startswith("gen_") else 1_000)  # before torch is imported
         keep_freed_memory()
     import_module(f"sides.{name}").main()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "2.0.0.dev0"
-__all__ = ["GPT", "GPTConfig", "Tokenizer", "load", "train"]
+__all__ = ["GPT", "GPTConfig", "Tokenizer", "TrainSettings", "load", "train"]
 
 if TYPE_CHECKING:
     from gptcli.inference.load import load
     from gptcli.model.config import GPTConfig
     from gptcli.model.network import GPT
+    from gptcli.settings import TrainSettings
     from gptcli.tokenizer import Tokenizer
     from gptcli.training.run import train
 
@@ -18,6 +19,7 @@ _HOME = {
     "GPT": "gptcli.model.network",
     "GPTConfig": "gptcli.model.config",
     "Tokenizer": "gptcli.tokenizer",
+    "TrainSettings": "gptcli.settings",
     "load": "gptcli.inference.load",
     "train": "gptcli.training.run",
 }

@@ -99,10 +99,16 @@ def _linears(model: GPT) -> list[tuple[nn.Module, str, str]]:
 
 
 def _replace(linears: list[tuple[nn.Module, str, str]], by: Callable[[nn.Linear], nn.Module]) -> None:
+    """Each by its own, at once, so that the model is never held twice."""
+
+    def replace(linear: tuple[nn.Module, str, str]) -> None:
+        parent, _, name = linear
+        old = parent.get_submodule(name)
+        assert isinstance(old, nn.Linear)
+        parent.add_module(name, by(old))
+
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # packing is the work of one thread
-        made = list(pool.map(by, [parent.get_submodule(name) for parent, _, name in linears]))
-    for (parent, _, name), module in zip(linears, made, strict=True):
-        parent.add_module(name, module)
+        list(pool.map(replace, linears))
 
 
 class Int8Embedding(nn.Module):

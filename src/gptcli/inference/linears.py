@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FEW_ROWS = 4  # up to so many rows torch's int8 kernel for the CPU is the fastest way (measured: 1 to 64 rows, AVX-512)
-_ONEDNN_ROWS = 64  # up to so many rows oneDNN's product is taken in the place of the BLAS library's
+_ONEDNN_ROWS = 64  # up to so many rows memory sets the pace
 _PART = 8192  # rows of a matrix packed by itself: FBGEMM packs larger ones several times slower
 
 
@@ -37,13 +37,22 @@ class PlainLinear(Linear):
 
 
 class OneDnnLinear(PlainLinear):
-    """fp32 by oneDNN where there are few rows and no gradients: on AMD's processors it reads half as fast again."""
+    """fp32 by oneDNN where no gradients are asked for: on AMD's processors it reads half as fast again."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.numel() > _ONEDNN_ROWS * self.in_features:
+        if torch.is_grad_enabled() or not x.numel():
             return super().forward(x)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
+
+
+class FewRowsOneDnnLinear(OneDnnLinear):
+    """The same where there are few rows, with many by the BLAS library."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.numel() > _ONEDNN_ROWS * self.in_features:
+            return PlainLinear.forward(self, x)
+        return super().forward(x)
 
 
 class Bf16Linear(nn.Module):

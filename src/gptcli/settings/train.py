@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
+from gptcli.errors import UsageError, UserError
 from gptcli.presets import PRESETS, values_of
 from gptcli.settings.options import (
     A_SIZE,
@@ -36,6 +39,20 @@ class TrainSettings(CommandSettings):
         if preset not in PRESETS:
             raise ValueError(f"there is no preset '{preset}'; there are {', '.join(PRESETS)}")
         return {**values_of(preset, values), **values}
+
+    @classmethod
+    def of_run(cls, run: str | Path, **changes: Any) -> TrainSettings:
+        """The settings of the run in a folder, to go on with it; `changes` are what shall be otherwise, such as a
+        larger `max_iters`. Raises UsageError where no run is there, and UserError where its `run.json` is damaged."""
+        file = Path(run) / "run.json"
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))["settings"]
+            cls.model_validate(told)
+        except FileNotFoundError as error:
+            raise UsageError(f"There is no run in {run}.", "Name the folder that holds its run.json.") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is damaged: {error}.", "Give the settings themselves.") from error
+        return cls.model_validate({**told, "fresh": False, "profile": None, "log_dir": str(run), **changes})
 
     preset: str | None = option(
         None, f"A model and recipe by name: {', '.join(PRESETS)}.", "Model", examples=list(PRESETS)
