@@ -103,6 +103,7 @@ def test_the_window_fits_the_context_and_moves_by_halves(context: int, n: int) -
 
 
 @given(
+    fixed=st.booleans(),
     family=st.sampled_from([{}, MODERN]),
     context=st.integers(1, 24),
     rows=st.integers(1, 4),
@@ -118,12 +119,12 @@ def test_the_window_fits_the_context_and_moves_by_halves(context: int, n: int) -
         max_size=6,
     ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_texts_that_join_and_leave_at_any_time_are_those_without_a_cache(
-    family: dict[str, Any], context: int, rows: int, texts: list[tuple[int, int, int, int, int | None]]
+    fixed: bool, family: dict[str, Any], context: int, rows: int, texts: list[tuple[int, int, int, int, int | None]]
 ) -> None:
     model = small_model(context, **family)
-    engine = Engine(model, vocab_size=40, rows=rows)
+    engine = Engine(model, vocab_size=40, rows=rows, fixed_shapes=fixed)
     generations: dict[int, Generation] = {}
     for step in range(1000):
         for i, (kind, length, new, joins, cancelled) in enumerate(texts):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from gptcli.inference.fixed_step import FixedStep
 from gptcli.inference.requests import Generation, Request
 from gptcli.inference.sampling import choose, uniforms
 from gptcli.model.cache import KVCache
@@ -39,8 +40,9 @@ class Engine:
     text that outgrows the context goes on from a window of it (`window_start`).
 
     `vocab_size` is the real vocabulary: ids from there on are padding. `ends` are the end-of-text ids, `decode` gives
-    the bytes of one; without it the generations have no text. During a step the model is in evaluation mode, afterwards
-    in the mode that it was in; torch's own random state is left alone.
+    the bytes of one; without it the generations have no text. `fixed_shapes` takes steps that a GPU captures as a
+    graph (`FixedStep`): for a model that nobody trains meanwhile. During a step the model is in evaluation mode,
+    afterwards in the mode that it was in; torch's own random state is left alone.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Engine:
         decode: Callable[[Sequence[int]], bytes] | None = None,
         rows: int = ROWS_AT_ONCE,
         longest: int | None = None,
+        fixed_shapes: bool = False,
     ) -> None:
         self.model, self.vocab_size, self.ends, self.decode = model, vocab_size, frozenset(ends), decode
         self.rows, self.context = rows, model.config.context_length
@@ -61,6 +64,7 @@ class Engine:
         self._held: list[list[int]] = [[] for _ in range(rows)]  # the ids that each row of the cache is filled with
         self._running: list[Generation] = []  # number i has row i
         self._waiting: deque[Generation] = deque()
+        self._fixed: dict[int, FixedStep] | None = {} if fixed_shapes else None  # by the number of rows
 
     def add(self, prompt: Sequence[int], request: Request, number: int = 0) -> Generation:
         """Let a completion of `prompt` (at least one id) join. Completions of one prompt and seed that differ in
@@ -110,8 +114,27 @@ class Engine:
             if self._cache.lengths[row] != len(window) - 1:  # the older half has been dropped: the rest, afresh
                 self._fill(range(row, row + 1), [window[:-1]])
             self._held[row].append(window[-1])
-        last = torch.tensor([[generation.ids[-1]] for generation in self._running], device=self.model.device)  # (B, 1)
-        return self.model.hidden(last, self._cache.extend(range(len(last)), 1))[:, 0]
+        last = [generation.ids[-1] for generation in self._running]
+        if self._fixed is not None:
+            return self._fixed_step(self._fixed, last)
+        ids = torch.tensor(last, device=self.model.device)[:, None]  # (B, 1)
+        return self.model.hidden(ids, self._cache.extend(range(len(last)), 1))[:, 0]
+
+    def _fixed_step(self, steps: dict[int, FixedStep], last: list[int]) -> Tensor:
+        """The same by a step for the next power of two of rows. Those beyond the running ones compute something behind
+        what they hold, or lose the last of it where they are full."""
+        n = len(last)
+        rows = min(self.rows, 1 << (n - 1).bit_length())
+        for row in range(n, rows):
+            if self._cache.lengths[row] == self._cache.longest:
+                self._cache.lengths[row] -= 1
+                del self._held[row][self._cache.lengths[row] :]
+        starts = self._cache.lengths[:rows]
+        if rows not in steps:
+            steps[rows] = FixedStep(self.model, self._cache, rows)
+        hidden = steps[rows](last + [0] * (rows - n), starts)[:n]
+        self._cache.lengths[:n] = [start + 1 for start in starts[:n]]
+        return hidden
 
     def _window(self, generation: Generation) -> list[int]:
         ids = generation.prompt + generation.ids

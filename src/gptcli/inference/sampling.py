@@ -92,13 +92,13 @@ def _penalised(logits: Tensor, texts: Sequence[Collection[int]], penalty: float)
 def _draw(logits: Tensor, u: Tensor, sampling: Sampling) -> Tensor:
     """Ids (B,) by inverting the cumulative distribution of each row at u."""
     size = logits.shape[-1]
-    # The largest is subtracted before dividing: a tiny temperature must not overflow.
-    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
     k = min(sampling.top_k or size, size)
     if k < size or sampling.top_p < 1:
-        scaled, candidates = scaled.topk(k, dim=-1)  # (B, k), likeliest first
+        logits, candidates = logits.topk(k, dim=-1)  # (B, k), likeliest first
     else:
         candidates = None
+    # The largest is subtracted before dividing: a tiny temperature must not overflow.
+    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
     precise = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no fp64
     probabilities = torch.softmax(scaled, dim=-1, dtype=precise)
     if sampling.top_p < 1:

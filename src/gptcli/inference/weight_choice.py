@@ -54,7 +54,10 @@ def decode_speeds(models: Mapping[str, GPT]) -> dict[str, float]:
     speeds: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(_TURNS + 1):
         for name, model in models.items():
-            engine = Engine(model, vocab_size=model.config.vocab_size, rows=1, longest=2 * _NEW_TOKENS)
+            on_cuda = model.device.type == "cuda"
+            engine = Engine(
+                model, vocab_size=model.config.vocab_size, rows=1, longest=2 * _NEW_TOKENS, fixed_shapes=on_cuda
+            )
             engine.add([0] * min(8, model.config.context_length), Request(_NEW_TOKENS, seed=0))
             engine.step()
             began = time.perf_counter()
