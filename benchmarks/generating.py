@@ -78,15 +78,22 @@ def cold(folder: Path, environment: dict[str, str], rounds: int) -> None:
     """Print how long the first token of a whole command takes, beside importing torch and reading the file."""
     print("\ncold: the first token of `gpt generate`, beside `import torch` and reading model.safetensors")
     file = str(folder / "model.safetensors")
-    sides = {"import torch": [sys.executable, "-c", COLD.format(file=file)]}
-    for weights in ("fp32", "auto"):
+    sides = {"import torch": ([sys.executable, "-c", COLD.format(file=file)], environment)}
+    for name, weights in (("fp32", "fp32"), ("auto", "auto"), ("int8, cached", "auto")):
         gpt = [sys.executable, "-c", "from gptcli.cli.main import main; main()", "generate", "On a clear day"]
-        sides[weights] = [*gpt, "--model", str(folder), "--weights", weights, "--max-new-tokens", "1"]
+        words = [*gpt, "--model", str(folder), "--weights", weights, "--max-new-tokens", "1"]
+        own = {"XDG_CACHE_HOME": environment["XDG_CACHE_HOME"] + "_int8"} if name == "int8, cached" else environment
+        sides[name] = (words, own)
+    code = (
+        "from pathlib import Path; import torch; from gptcli.inference.weight_choice import Decision, remember; "
+        f"remember(Path({str(folder)!r}), torch.device('cpu'), Decision('int8', {{}}, {{}}))"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | own, check=True)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
-        for name, words in sides.items():
+        for name, (words, own) in sides.items():
             began = time.perf_counter()
-            subprocess.run(words, env=os.environ | environment, stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(words, env=os.environ | own, stdout=subprocess.DEVNULL, check=True)
             if number:
                 times[name].append(time.perf_counter() - began)
     for name, seconds in times.items():

@@ -220,7 +220,7 @@ def _completions(
     if not todo:
         return
     longest = max(len(jobs[index].ids) + jobs[index].request.max_new_tokens for index in todo)
-    engine = model.engine(longest=longest)
+    engine = model.engine(len(todo) * num_samples, longest)
     going: dict[int, list[Generation]] = {}
     for index in sorted(todo):
         job = jobs[index]

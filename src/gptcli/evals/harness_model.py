@@ -182,8 +182,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return (likelihood for likelihood in found if likelihood)
 
     def _generate(self, requests: Sequence[Instance], tell: Tell) -> list[str]:
-        engine = self.model.engine()
-        going: list[Generation] = []
+        asked: list[tuple[list[int], Request]] = []
         for number, request in enumerate(requests):
             context, told = request.args
             options = GenerationOptions.read(told)
@@ -192,8 +191,10 @@ class HarnessModel(LM):  # type: ignore[misc]
             if len(ids) > room:
                 self._count_cut(request)
             # A seed for every request: a task that samples one question several times asks for different answers.
-            asked = Request(options.max_new_tokens, options.sampling, seed=number, stop=options.stops)
-            going.append(engine.add(ids[-room:], asked))
+            new = Request(options.max_new_tokens, options.sampling, seed=number, stop=options.stops)
+            asked.append((ids[-room:], new))
+        engine = self.model.engine(len(asked), max(len(ids) + new.max_new_tokens for ids, new in asked))
+        going = [engine.add(ids, new) for ids, new in asked]
         while engine.busy:
             engine.step()
             tell(sum(generation.finish_reason is not None for generation in going))

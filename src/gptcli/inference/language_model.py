@@ -11,13 +11,17 @@ from typing import TypedDict, Unpack
 
 import torch
 
+from gptcli.distributed.machine_memory import free_memory
 from gptcli.errors import UsageError, UserError
 from gptcli.inference.engine import ROWS_AT_ONCE, Engine, window_start
 from gptcli.inference.logprobs import target_logprobs
 from gptcli.inference.requests import FinishReason, Generation, Request
 from gptcli.inference.sampling import Sampling
+from gptcli.model.cache import KVCache
 from gptcli.model.network import GPT
 from gptcli.tokenizer import Tokenizer
+
+_SHARE = 0.5  # of the free memory for the keys and values of texts: others live there too
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -154,7 +158,7 @@ class LanguageModel:
         if num_samples < 1:
             raise UsageError(f"num_samples is {num_samples}; it must be at least 1.")
         ids, request = self.prompt_ids(prompt), self.request(**options)
-        engine = self.engine(min(num_samples, ROWS_AT_ONCE), len(ids) + request.max_new_tokens)
+        engine = self.engine(num_samples, len(ids) + request.max_new_tokens)
         generations = [engine.add(ids, request, number) for number in range(num_samples)]
         while engine.busy:
             engine.step()
@@ -167,9 +171,12 @@ class LanguageModel:
         engine = self.engine(1, len(ids) + request.max_new_tokens)
         return TextStream(engine, engine.add(ids, request, number))
 
-    def engine(self, rows: int = ROWS_AT_ONCE, longest: int | None = None) -> Engine:
-        """An engine for many texts, of which `rows` are generated at a time; each may hold `longest` tokens, by default
-        the model's context."""
+    def engine(self, texts: int, longest: int) -> Engine:
+        """An engine for so many texts of at most `longest` tokens, of which as many are generated at a time as the
+        memory has room for, up to 16."""
+        longest = min(longest, self.model.config.context_length)
+        fits = int(_SHARE * free_memory(self.model.device)) // KVCache.row_bytes(self.model.config, longest)
+        rows = max(1, min(texts, ROWS_AT_ONCE, fits))
         decode = self.token_bytes if self.tokenizer else None
         return Engine(self.model, vocab_size=self.vocab_size, ends=self.ends, decode=decode, rows=rows, longest=longest)
 

@@ -81,7 +81,7 @@ def decide(folder: Path, device: torch.device, loss_of: Callable[[GPT, str], flo
     speeds = decode_speeds(models)
     decision = Decision(pick(loss, speeds), loss, speeds)
     with contextlib.suppress(OSError):  # a home that can't be written to: decided for this once
-        _remember(folder, device, decision)
+        remember(folder, device, decision)
     return decision
 
 
@@ -120,7 +120,8 @@ def _read_copy(folder: Path) -> GPT | None:
     return model
 
 
-def _remember(folder: Path, device: torch.device, decision: Decision) -> None:
+def remember(folder: Path, device: torch.device, decision: Decision) -> None:
+    """Let `auto` be what `decision` says for the model in `folder` on `device`. Raises OSError."""
     _home().mkdir(parents=True, exist_ok=True)
     write_json(_decision_file(folder, device), asdict(decision))
     if decision.weights != "int8":

@@ -21,6 +21,11 @@ class KVCache:
         self.keys, self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.lengths = [0] * rows
 
+    @staticmethod
+    def row_bytes(config: GPTConfig, longest: int) -> int:
+        """What a row takes in fp32."""
+        return 2 * config.n_layers * config.n_kv_heads * config.head_dim * longest * torch.float32.itemsize
+
     def extend(self, rows: range, new: int) -> Extension | RaggedExtension:
         """Room for `new` more positions in each of `rows`, which the network fills in its next pass.
 
