@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = [line for block in blocks("sh") for line in block.splitlines()] + QUICKSTART.splitlines()
-    return [line.split("  #")[0].split(" > ")[0].strip() for line in lines if line.startswith("gpt ")]
+    return [re.split("  #| [<>] ", line)[0].strip() for line in lines if line.startswith("gpt ")]
 
 
 def test_there_are_commands_to_check() -> None:
@@ -74,7 +74,7 @@ def test_the_python_examples_run(
     monkeypatch.setattr("sys.argv", [f"{name}.py"])
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
     out = capsys.readouterr().out
-    assert ("The mat sat on the cat. -" if name == "use_a_run" else "step 7, validation loss ") in out
+    assert ("The mat sat on the cat. -" if name == "use_a_run" else "step 106, validation loss ") in out
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:

@@ -23,7 +23,7 @@ from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.locate import locate_model
 from gptcli.settings import EvalSettings
-from gptcli.tokenizer import chars_tokenizer
+from gptcli.tokenizer import get_tokenizer
 from gptcli.tokenizer_files import write_tokenizer
 
 CPU = torch.device("cpu")
@@ -42,11 +42,11 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 
 @pytest.fixture
 def letters(tmp_path: Path) -> tuple[Path, Path]:
-    """A random model of letters, and a text."""
+    """A random model of bytes, and a text."""
     folder, text = tmp_path / "model", tmp_path / "text.txt"
     folder.mkdir()
     words = "the quick brown fox jumps over the lazy dog. " * 20
-    tokenizer = chars_tokenizer(words)
+    tokenizer = get_tokenizer("bytes")
     write_model(folder, sharp(GPTConfig(tokenizer.vocab_size, 16, 32, 2, 4)), tokenizer.eot)
     write_tokenizer(folder, tokenizer, 16)
     text.write_text(words)
@@ -85,8 +85,10 @@ def test_auto_is_fp32_until_it_is_decided_and_what_was_decided_from_then_on(
     results = evaluate(
         EvalSettings(tasks=("loss",), model=(str(folder),), text=str(text), weights="auto", device="cpu")
     )
-    assert [result.model for result in results] == [str(folder), f"{folder} (bf16)", f"{folder} (int8)"]
+    assert [result.weights for result in results] == ["fp32", "bf16", "int8"]
+    assert {result.model for result in results} == {str(folder)}
     assert "--weights auto takes bf16" in results[0].notes[-1]
+    assert str(text) in results[0].notes[-2]
     assert load(folder, "auto", "cpu").weights == "bf16"
     decision = decided(folder, CPU)
     assert decision is not None
@@ -98,7 +100,61 @@ def test_auto_is_fp32_until_it_is_decided_and_what_was_decided_from_then_on(
         again.blocks[1].mlp.up.weight[3, 4] += 1e-3  # type: ignore[union-attr, index]
     write_model(moved, again, 0)
     assert load(moved, "auto", "cpu").weights == "fp32", "and other weights are another model"
-    next((own_cache / "weights").glob("*.json")).write_text("{")
+
+
+def test_a_decision_that_can_not_be_read_is_none(
+    letters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, own_cache: Path
+) -> None:
+    folder, _ = letters
+    set_speeds(monkeypatch, fp32=1.0, bf16=2.0, int8=1.5)
+    weight_choice.decide(folder, CPU, lambda model, name: 1.0)
+    assert load(folder, "auto", "cpu").weights == "bf16"
+    (file,) = (own_cache / "weights").glob("*.json")
+    for content in ("{", "[]", '{"weights": "fp4", "loss": {}, "tokens_per_second": {}}'):
+        file.write_text(content)
+        assert load(folder, "auto", "cpu").weights == "fp32"
+
+
+def test_weights_are_held_as_the_device_wants_that_they_go_to(
+    letters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = letters
+    asked: list[str] = []
+
+    def fastest(weights: str, linear: torch.nn.Linear, layers: int) -> Any:
+        asked.append(linear.weight.device.type)
+        return kernel_choice.WAYS_ELSEWHERE[weights][0]
+
+    monkeypatch.setattr("gptcli.inference.held_weights.fastest_way", fastest)
+    for weights in ("fp32", "bf16", "int8"):
+        model, _ = weight_choice.read_held(folder, weights, torch.device("meta"))
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
+    assert asked == ["meta"] * 3
+    linear = torch.nn.Linear(8, 8, device="meta")
+    assert kernel_choice.fastest_way("bf16", linear, 10**9) is kernel_choice.Bf16Linear
+
+
+def test_a_gpu_gets_steps_of_fixed_shapes(letters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptcli.inference import language_model
+    from gptcli.model.network import GPT
+
+    model, made = load(letters[0], device="cpu"), []
+    monkeypatch.setattr(language_model, "Engine", lambda *_, **options: made.append(options["fixed_shapes"]))
+    monkeypatch.setattr(language_model, "free_memory", lambda device: 2**30)
+    model.engine(1, 8)
+    monkeypatch.setattr(GPT, "device", torch.device("cuda"))
+    model.engine(1, 8)
+    assert made == [False, True]
+
+
+def test_as_many_texts_at_a_time_as_the_memory_has_room_for(
+    letters: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(letters[0], device="cpu")
+    row = 2 * 2 * 32 * 16 * 4  # keys and values of 2 layers, width 32, 16 positions, in fp32
+    for free, texts, rows in ((100 * row, 40, 16), (100 * row, 3, 3), (8 * row, 40, 4), (0, 40, 1)):
+        monkeypatch.setattr("gptcli.inference.language_model.free_memory", lambda device, free=free: free)
+        assert model.engine(texts, 10**6).rows == rows
 
 
 def test_int8_weights_are_read_from_a_copy_that_is_rounded_already(
@@ -188,7 +244,11 @@ def test_other_tasks_take_what_was_decided(letters: tuple[Path, Path], monkeypat
     evaluate(EvalSettings(tasks=("loss",), text=str(text), weights="auto", **asked))
     (result,) = evaluate(EvalSettings(tasks=("loss",), text=str(text), weights="bf16", **asked))
     (exact,) = evaluate(EvalSettings(tasks=("loss",), text=str(text), **asked))
-    assert result.model == f"{folder} (bf16)"
-    assert exact.model == str(folder)
+    assert (result.weights, exact.weights) == ("bf16", "fp32")
+    assert result.as_dict()["weights"] == "bf16"
     assert result.measured.figures["loss"] != exact.measured.figures["loss"]
     assert result.measured.figures["loss"] == pytest.approx(exact.measured.figures["loss"], rel=5e-3)
+    goals = text.with_name("piqa.jsonl")
+    goals.write_text(json.dumps({"goal": "jump over", "sol1": "the dog.", "sol2": "the fox.", "label": 0}) + "\n")
+    (other,) = evaluate(EvalSettings(tasks=("piqa",), data=str(goals), weights="auto", **asked))
+    assert other.weights == "bf16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,16 @@ def test_int8_weights_of_tied_embedding_and_head_are_held_once() -> None:
     model = sharp(GPTConfig(**SHAPE))
     hold_weights(model, "int8", Int8Linear)
     assert model.head.weight.data_ptr() == model.token_embedding.weight.data_ptr()
+
+
+def test_packing_in_threads_leaves_the_process_as_it_was() -> None:
+    if not works_here(SplitInt8Linear):
+        pytest.skip("this build of torch has no FBGEMM")
+    before = torch.backends.quantized.engine, list(warnings.filters)
+    torch.set_num_threads(2)
+    for _ in range(5):
+        hold_weights(sharp(GPTConfig(**SHAPE | {"n_layers": 8})), "int8", SplitInt8Linear)
+    assert (torch.backends.quantized.engine, list(warnings.filters)) == before
 
 
 def test_fp32_in_another_way_still_learns() -> None:

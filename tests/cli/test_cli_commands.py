@@ -35,6 +35,7 @@ def scored(task: str, **figures: float) -> Any:
         as_dict=lambda: document,
         is_published=True,
         tokenizer="gpt2",
+        weights="fp32",
     )
 
 

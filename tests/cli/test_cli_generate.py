@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +18,13 @@ import torch
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
+from rich.color import Color, ColorSystem
 from small_runs import sharp
 
-from gptcli.cli import generate_file
+from gptcli.cli import generate_file, side_by_side
 from gptcli.cli.interruption import Terminated
 from gptcli.cli.manuscript import Manuscript, Turn
+from gptcli.cli.probabilities import Probabilities, colour_of
 from gptcli.cli.session import Session
 from gptcli.cli.session_input import reader
 from gptcli.inference.language_model import LanguageModel
@@ -148,6 +153,41 @@ def test_probabilities_are_listed_for_every_token_with_the_likeliest_others(
         assert line.count("%") == 5
 
 
+def test_each_character_has_the_colour_of_the_token_that_completed_it(capsys: Any) -> None:
+    text = {0: b"a\t", 1: "é".encode()[:1], 2: "é".encode()[1:] + b"!", 3: b"held", 4: b" back"}
+    model: Any = SimpleNamespace(token_bytes=lambda ids: b"".join(text[token] for token in ids))
+    drawn = Probabilities(model)
+    drawn._colours = ColorSystem.TRUECOLOR
+    likely = {0: 0.9, 1: 0.3, 2: 0.1, 3: 0.01, 4: 0.6}
+
+    def shown(n: int, so_far: str) -> list[tuple[str, str]]:
+        ids = list(range(n))
+        drawn.write(SimpleNamespace(ids=ids, logprobs=[math.log(likely[i]) for i in ids], text=so_far))  # type: ignore[arg-type]
+        return re.findall("\x1b\\[38;2;([0-9;]+)m(.*?)\x1b\\[0m", capsys.readouterr().out)
+
+    def rgb(probability: float) -> str:
+        return ";".join(map(str, Color.parse(colour_of(probability)).triplet or ()))
+
+    assert shown(1, "a\t") == [(rgb(0.9), "a\t")]
+    assert shown(2, "a\t") == []
+    assert shown(3, "a\té!") == [(rgb(0.1), "é!")]
+    assert shown(5, "a\té!held ba") == [(rgb(0.01), "held"), (rgb(0.6), " ba")]
+    assert len({rgb(p) for p in (0.9, 0.3, 0.1, 0.01)}) == 4
+
+
+def test_texts_are_drawn_side_by_side_in_a_table(model: LanguageModel, capsys: Any) -> None:
+    streams = [model.stream("Say", seed=seed, max_new_tokens=12, stop_at_end=False, stop="\n") for seed in (1, 2)]
+    side_by_side._draw(["before", "after"], "Say", streams, [model, model])
+    out = capsys.readouterr().out
+    assert re.search("before .* after", out)
+    for stream in streams:
+        assert f"Say{stream.completion.text.rstrip()}" in out
+    folders = [Path("run/checkpoints/step_1"), Path("run/checkpoints/step_2"), Path("run")]
+    named = [SimpleNamespace(folder=folder) for folder in folders]
+    assert side_by_side._names(named[:2]) == ["step_1", "step_2"]  # type: ignore[arg-type]
+    assert side_by_side._names(named) == [str(folder) for folder in folders]  # type: ignore[arg-type]
+
+
 def test_speed_is_told_apart_from_the_text(generate: Any) -> None:
     words = ("Say", "--max-new-tokens", "3", "--no-stop-at-end", "--seed", "1")
     result = generate(*words, "--stats")
@@ -167,6 +207,8 @@ def test_several_models_go_on_from_the_same_prompt_with_the_same_random_numbers(
     assert "sample 1 of 2" in result.err
     document = json.loads(generate(*words, "--json", "--seed", "4").out)
     assert [list(each) for each in document["results"]] == [["model", "prompt", "samples", "tokens_per_second"]] * 2
+    both = json.loads(generate(*words, "--json").out)["results"]
+    assert both[0]["samples"] == both[1]["samples"]
     expected = model.generate("Say", seed=4, max_new_tokens=9).text
     assert document["results"][1]["samples"][0]["text"] == expected
 
@@ -254,6 +296,15 @@ def test_a_stopped_file_goes_on_where_it_was(
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_two_calls_do_not_write_one_file(generate: Any, tmp_path: Path) -> None:
+    prompts, out = write_prompts(tmp_path / "p.jsonl"), tmp_path / "out.jsonl"
+    words = ("--file", str(prompts), "--output", str(out), "--max-new-tokens", "2")
+    with generate_file._held(tmp_path / "out.jsonl.part"):
+        assert generate(*words).faults == [f"Another gpt generate is writing {out}.part."]
+    assert generate(*words).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "p.jsonl"]
+
+
 def test_what_is_wrong_in_a_file_is_told_by_line(generate: Any, tmp_path: Path) -> None:
     prompts = tmp_path / "p.jsonl"
     words = ("--file", str(prompts), "--output", str(tmp_path / "out.jsonl"))
@@ -286,7 +337,9 @@ def test_person_and_model_write_in_turns(session: Session, model: LanguageModel,
     assert capsys.readouterr().out == first + "\n"
     assert session.take("")
     second = model.generate("Say it" + first, max_new_tokens=6, seed=1, stop_at_end=False).text
-    assert session.manuscript.turns == [Turn(False, "Say it"), Turn(True, first), Turn(True, second)]
+    assert [(turn.by_model, turn.text) for turn in session.manuscript.turns] == [
+        (False, "Say it"), (True, first), (True, second),
+    ]  # fmt: skip
     session.take("//and")
     assert session.manuscript.text.startswith(f"Say it{first}{second}/and")
 
@@ -318,6 +371,61 @@ def test_what_the_tokenizer_has_no_token_for_is_told_and_not_written(session: Se
     assert session.take("señor")
     assert session.manuscript.text == before
     assert "has no 'ñ'" in capsys.readouterr().err
+
+
+def test_a_model_without_a_space_goes_on_without_one(tmp_path: Path, capsys: Any) -> None:
+    tokenizer = chars_tokenizer("ACGT")
+    write_model(tmp_path, sharp(GPTConfig(tokenizer.vocab_size, 16, 32, 2, 4)), tokenizer.eot)
+    write_tokenizer(tmp_path, tokenizer, 16)
+    genes = Session(load(tmp_path, device="cpu"), GenerateSettings(max_new_tokens=4, seed=1))
+    genes.take("ACG")
+    genes.take("TTA")
+    assert "TTA" in genes.manuscript.text
+    assert " " not in genes.manuscript.text
+
+
+def test_the_models_own_ids_stay_as_they_were(model: LanguageModel, capsys: Any) -> None:
+    ended = Session(model, GenerateSettings(max_new_tokens=200, seed=1, temperature=5.0, top_k=0))
+    ended.take("a")
+    assert "the model ended the text here" in capsys.readouterr().err
+    assert model.eot not in ended.manuscript.ids
+    on = Session(model, GenerateSettings(max_new_tokens=200, seed=1, temperature=5.0, top_k=0, stop_at_end=False))
+    on.take("a")
+    assert model.eot in on.manuscript.ids, "an end of text in the middle is a token, no text"
+    assert on.take("")
+
+
+def test_a_part_that_a_stop_string_ended_is_kept_without_it(session: Session) -> None:
+    session.take("Say it")
+    part = session.manuscript.turns[1].text
+    session.take("/new")
+    session.take(f"/stop {part[2:4]}")
+    session.take("Say it")
+    assert session.manuscript.turns[1].text == part[:2]
+    assert len(session.manuscript.turns[1].ids) == 2
+
+
+def test_a_session_takes_lines_until_it_is_left_and_gives_up_a_line_at_ctrl_c(
+    gpt: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[Any] = []
+
+    def read() -> str:
+        line = lines.pop(0)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("gptcli.cli.session_input.reader", lambda *_: read)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    words = ("generate", "--model", str(folder), "--device", "cpu", "--max-new-tokens", "3")
+    for end, code in (("/quit", 0), (EOFError(), 0), (Terminated(), 130)):
+        lines[:] = ["Say", KeyboardInterrupt(), "it", end]
+        result = gpt(*words)
+        assert (result.code, lines) == (code, [])
+    assert gpt(*words, "--num-samples", "2").faults == ["A session writes one text."]
+    assert gpt(*words, "--model", str(folder)).faults == ["A session is with one model."]
 
 
 def test_settings_change_within_their_bounds(session: Session, capsys: Any) -> None:
@@ -383,19 +491,23 @@ def test_a_text_may_outgrow_the_context(session: Session, model: LanguageModel) 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends itself Ctrl-C")
-def test_ctrl_c_ends_a_part_and_keeps_what_is_there(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_part_and_keeps_what_is_there(
+    session: Session, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     session.take("/max-new-tokens 500")
-    write = Session._write
+    session.take("/stop " + "".join(f"{c}" for c in "abcdefghijklm"))  # text may be held back for it
+    show = Session._show_new
 
-    def interrupting(piece: str, *args: Any) -> None:
-        write(piece, *args)
-        if piece.strip():
+    def interrupting(session: Session, generation: Any, *args: Any) -> int:
+        if len(generation.ids) == 5 and generation.finish_reason is None:
             os.kill(os.getpid(), signal.SIGINT)
+        return show(session, generation, *args)
 
-    monkeypatch.setattr(Session, "_write", staticmethod(interrupting))
+    monkeypatch.setattr(Session, "_show_new", interrupting)
     assert session.take("Say it")
     monkeypatch.undo()
-    assert 0 < len(session.manuscript.turns[1].text) < 20
+    assert len(session.manuscript.turns[1].text) == 5
+    assert capsys.readouterr().out == session.manuscript.turns[1].text + "\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     session.take("/max-new-tokens 3")
     assert session.take("")
@@ -407,8 +519,8 @@ def test_a_space_is_put_between_two_words_and_nowhere_else() -> None:
         ("day", "and", " and"), ("day.", "And", " And"), ("day ", "and", "and"), ("day\n", "and", "and"),
         ("day", ", and", ", and"), ("day", " and", " and"), ("", "and", "and"), ("天", "气", "气"), ("天", "a", "a"),
     ):  # fmt: skip
-        manuscript = Manuscript([Turn(True, before)] if before else [])
-        assert manuscript.write(text) == expected
+        manuscript = Manuscript([Turn(True, before, (1,))] if before else [])
+        assert manuscript.joined(text) == expected
 
 
 def test_lines_are_read_with_breaks_history_and_an_end() -> None:

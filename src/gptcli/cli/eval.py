@@ -114,7 +114,7 @@ def draw(results: Sequence[TaskResult]) -> None:
         speed = f"{result.measured.n / result.seconds:,.1f}" if result.seconds else ""
         rows.append(
             (
-                result.model,
+                named(result),
                 [f"{result.measured.n:,}", *figures, duration(result.seconds), speed, result.tokenizer or "none"],
                 "bold",
             )
@@ -132,9 +132,14 @@ def draw(results: Sequence[TaskResult]) -> None:
             out.print(line)
         if result.measured.truncated:
             cut = "example did not fit and was" if result.measured.truncated == 1 else "examples did not fit and were"
-            out.print(f"{result.model}: {result.measured.truncated:,} {cut} cut from the left.")
+            out.print(f"{named(result)}: {result.measured.truncated:,} {cut} cut from the left.")
     for source in dict.fromkeys(row.source for row in published):
         out.print(f"GPT-2's figures: {source}", style="dim")
+
+
+def named(result: TaskResult) -> str:
+    """The model of a result, and how its weights were held where that is not as they are stored."""
+    return result.model if result.weights == "fp32" else f"{result.model} ({result.weights})"
 
 
 def standing_of(result: TaskResult, published: Sequence[PublishedScore]) -> Iterator[str]:
@@ -143,7 +148,7 @@ def standing_of(result: TaskResult, published: Sequence[PublishedScore]) -> Iter
 
     intervals = result.measured.intervals
     for name, (low, high) in intervals.items():
-        line = f"{result.model}: {name} is {low:.4f} to {high:.4f} with 95% confidence"
+        line = f"{named(result)}: {name} is {low:.4f} to {high:.4f} with 95% confidence"
         if name == "acc_norm" and published:
             line += ": " + ", ".join(f"{standing((low, high), row.acc_norm)} {row.name}" for row in published)
         yield f"{line}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from gptcli.settings import GenerateSettings
 
 if TYPE_CHECKING:
     from gptcli.inference.language_model import Completion, GenerateOptions, LanguageModel
+    from gptcli.inference.requests import Generation
 
 EXAMPLES = """\
 gpt generate "On a clear day"
@@ -35,6 +37,8 @@ def run(settings: GenerateSettings, call: Call) -> int:
 
         return run_session(settings)
     prompt = sys.stdin.read() if settings.prompt == "-" else settings.prompt or ""
+    if len(settings.model) > 1 and settings.seed is None:  # what differs shall be the models alone
+        settings = settings.model_copy(update={"seed": secrets.randbits(32)})
     models = load_models(settings)
     for model in models:
         ids = model.prompt_ids(prompt)  # what can't be read is refused here, before any note on the same matter
@@ -125,7 +129,7 @@ def _stream(model: LanguageModel, prompt: str, settings: GenerateSettings) -> No
     for text in stream:
         first = first or time.perf_counter()
         if drawn:
-            drawn.write(text, stream.generation.logprobs[-1])
+            drawn.write(stream.generation)
         else:
             sys.stdout.write(text)
             sys.stdout.flush()
@@ -149,16 +153,22 @@ def _write_samples(model: LanguageModel, prompt: str, settings: GenerateSettings
         if settings.num_samples > 1:
             sys.stdout.flush()
             report.say(f"--- sample {number} of {settings.num_samples} ---", "dim")
-        sys.stdout.write(f"{prompt}{text_of(model, completion)}\n")
-        if settings.show_probs:
+        sys.stdout.write(prompt)
+        drawn = Probabilities(model) if settings.show_probs else None
+        if drawn and model.tokenizer:
+            drawn.write(completion)
+        else:
+            sys.stdout.write(text_of(model, completion))
+        sys.stdout.write("\n")
+        if drawn:
             sys.stdout.flush()
-            Probabilities(model).list(completion)
+            drawn.list(completion)
     if settings.stats:
         sys.stdout.flush()
         tell_speed(model, sum(len(completion.ids) for completion in completions), seconds)
 
 
-def text_of(model: LanguageModel, completion: Completion) -> str:
+def text_of(model: LanguageModel, completion: Completion | Generation) -> str:
     """A completion's text, or its ids where the model has no text."""
     return completion.text if model.tokenizer else " ".join(map(str, completion.ids))
 

@@ -6,6 +6,7 @@ tells which call they belong to; the same call goes on behind them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from gptcli.cli import report
@@ -59,7 +61,20 @@ def run_file(settings: GenerateSettings, call: Call) -> int:
     tell_notes(model.notes)
     jobs = _jobs(model, lines, settings)
     part = output.with_name(output.name + ".part")
-    done = _resume(part, _header(settings, source, model), len(jobs))
+    with _held(part):
+        return _complete(settings, call, model, jobs, part, _header(settings, source, model))
+
+
+def _complete(
+    settings: GenerateSettings,
+    call: Call,
+    model: LanguageModel,
+    jobs: Sequence[_Job],
+    part: Path,
+    header: Mapping[str, Any],
+) -> int:
+    output = part.with_suffix("")
+    done = _resume(part, header, len(jobs))
     if done and not call.json:
         report.say(f"{part} holds {len(done):,} of {len(jobs):,} prompts; the others follow.")
     began, tokens = time.perf_counter(), 0
@@ -95,6 +110,22 @@ def run_file(settings: GenerateSettings, call: Call) -> int:
     if settings.stats and not call.json:
         tell_speed(model, tokens, seconds)
     return report.DONE
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Nobody else writes `part` meanwhile. Raises UsageError where somebody does."""
+    lock = FileLock(f"{part}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(f"Another gpt generate is writing {part}.", "Wait, or name another --output.") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes it by itself, once it is released
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _row(model: LanguageModel, index: int, job: _Job, samples: Sequence[Completion]) -> dict[str, Any]:
@@ -155,10 +186,13 @@ def _job(model: LanguageModel, line: object, settings: GenerateSettings) -> _Job
         known = f"Beside prompt and id it may have {', '.join(_OWN)}."
         close = nearest(unknown[0], _OWN)
         raise UserError(f"there is no option {unknown[0]}.", f"Did you mean {close}?" if close else known)
-    try:
-        asked = GenerateSettings.model_validate({**settings.model_dump(), **own})
-    except ValidationError as error:
-        raise UserError(faults=[fault_of(each, fields_of(GenerateSettings), {}) for each in error.errors()]) from error
+    asked = settings
+    if own:
+        try:
+            asked = GenerateSettings.model_validate({**settings.model_dump(), **own})
+        except ValidationError as error:
+            faults = [fault_of(each, fields_of(GenerateSettings), {}) for each in error.errors()]
+            raise UserError(faults=faults) from error
     ids = model.prompt_ids(line["prompt"])
     return _Job(line["prompt"], line.get("id"), ids, model.request(**options_of(asked)))
 
@@ -221,14 +255,20 @@ def _completions(
         return
     longest = max(len(jobs[index].ids) + jobs[index].request.max_new_tokens for index in todo)
     engine = model.engine(len(todo) * num_samples, longest)
+    rest = iter(sorted(todo))
+    prompt_of: dict[Generation, int] = {}
     going: dict[int, list[Generation]] = {}
-    for index in sorted(todo):
-        job = jobs[index]
-        going[index] = [engine.add(job.ids, job.request, number) for number in range(num_samples)]
-    while engine.busy:
-        engine.step()
-        for index in [index for index, of_prompt in going.items() if all(each.finish_reason for each in of_prompt)]:
-            yield index, [completion_of(generation) for generation in going.pop(index)]
+    while True:
+        while len(prompt_of) < 2 * engine.rows and (index := next(rest, None)) is not None:
+            job = jobs[index]
+            going[index] = [engine.add(job.ids, job.request, number) for number in range(num_samples)]
+            prompt_of |= dict.fromkeys(going[index], index)
+        ended = [generation for generation in engine.step() if generation.finish_reason]
+        if not ended and not engine.busy:
+            return
+        for index in sorted({prompt_of.pop(generation) for generation in ended}):
+            if all(generation.finish_reason for generation in going[index]):
+                yield index, [completion_of(generation) for generation in going.pop(index)]
 
 
 def _publish(part: Path, output: Path) -> None:
@@ -236,8 +276,8 @@ def _publish(part: Path, output: Path) -> None:
     from gptcli.data.durable import write_bytes
 
     _, *rows = part.read_text(encoding="utf-8").splitlines()
-    rows.sort(key=lambda row: int(json.loads(row)["index"]))
-    write_bytes(output, "".join(f"{row}\n" for row in rows).encode())
+    in_order = dict(sorted((int(json.loads(row)["index"]), row) for row in rows))
+    write_bytes(output, "".join(f"{row}\n" for row in in_order.values()).encode())
     part.unlink()
 
 

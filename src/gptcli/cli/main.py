@@ -97,7 +97,7 @@ def load(name: str) -> TyperCommand:
     from gptcli.cli.options import make_command
     from gptcli.settings import COMMANDS
 
-    limit_spinning(20_000 if name == "generate" else 1_000)
+    limit_spinning(20_000 if name in ("generate", "eval") else 1_000)  # eval measures for generate
     entry = _COMMANDS[name]
     module = importlib.import_module(f"gptcli.cli.{name.replace(' ', '_')}")
     return make_command(COMMANDS[name], module.run, summary=entry.summary, examples=module.EXAMPLES, json=entry.json)

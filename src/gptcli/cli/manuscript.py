@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What one of the two added."""
+    """What one of the two added, and its ids: the model's stay as they were, however their text would be encoded."""
 
     by_model: bool
     text: str
+    ids: tuple[int, ...]
 
 
 @dataclass
@@ -23,18 +25,20 @@ class Manuscript:
     def text(self) -> str:
         return "".join(turn.text for turn in self.turns)
 
-    def write(self, text: str) -> str:
-        """Add what a person wrote; returns it as it was added. Between two words a space is put in."""
-        before = self.text[-1:]
-        if before.isascii() and text[:1].isalnum() and text[:1].isascii() and before and not before.isspace():
-            text = " " + text
-        self.turns.append(Turn(False, text))
-        return text
+    @property
+    def ids(self) -> list[int]:
+        return [token for turn in self.turns for token in turn.ids]
 
-    def generated(self, text: str) -> None:
-        """Add what the model wrote; nothing is no turn."""
-        if text:
-            self.turns.append(Turn(True, text))
+    def joined(self, text: str) -> str:
+        """What a person wrote as it goes on from the text: between two words a space is put in."""
+        before = self.text[-1:]
+        between_words = before.isascii() and not before.isspace() and text[:1].isascii() and text[:1].isalnum()
+        return " " + text if before and between_words else text
+
+    def add(self, by_model: bool, text: str, ids: Sequence[int]) -> None:
+        """One more turn; nothing is none."""
+        if ids:
+            self.turns.append(Turn(by_model, text, tuple(ids)))
 
     def take_back(self) -> bool:
         """Remove what the model wrote last, if that is the end of the text."""

@@ -3,16 +3,17 @@ thought of."""
 
 from __future__ import annotations
 
+import codecs
 import math
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gptcli.cli import report
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from gptcli.inference.language_model import Completion, LanguageModel
+    from gptcli.inference.requests import Generation
 
 ALTERNATIVES = 5  # likeliest tokens that are told for each
 # From this probability on in this colour: blue to red over pale ones, which the colour-blind tell apart.
@@ -22,21 +23,42 @@ _BAR, _WIDEST = 10, 16  # columns of a bar, and of a token in the table
 
 def colour_of(probability: float) -> str:
     """The colour of a token that was so likely."""
-    return next(colour for least, colour in COLOURS if probability >= least)
+    return next((colour for least, colour in COLOURS if probability >= least), COLOURS[-1][1])
 
 
 class Probabilities:
-    """Draws one model's completions: text to standard output, the table to where people look."""
+    """Draws one completion of a model: its text on standard output, the table where people look."""
 
     def __init__(self, model: LanguageModel) -> None:
         from rich.console import Console
 
         self.model = model
-        self._out: Console = Console(file=sys.stdout, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        out = Console(file=sys.stdout)
+        self._colours = out._color_system if out.is_terminal and not out.no_color else None
+        self._written = 0  # characters
 
-    def write(self, text: str, logprob: float) -> None:
-        """A piece of text, in the colour of the token that it came with."""
-        self._out.print(text, end="", style=colour_of(math.exp(logprob)))
+    def write(self, of: Completion | Generation) -> None:
+        """What the text has more than at the last call, each character in the colour of the token that completed it."""
+        text, at = of.text, 0
+        for piece, logprob in self._spans(of.ids, of.logprobs):
+            new = text[max(at, self._written) : at + len(piece)]
+            at += len(piece)
+            if new:
+                self._put(new, colour_of(math.exp(logprob)))
+        sys.stdout.write(text[max(at, self._written) :])
+        sys.stdout.flush()
+        self._written = len(text)
+
+    def _spans(self, ids: Sequence[int], logprobs: Sequence[float]) -> Iterator[tuple[str, float]]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for token, logprob in zip(ids, logprobs, strict=True):
+            yield decoder.decode(self.model.token_bytes([token])), logprob
+
+    def _put(self, text: str, colour: str) -> None:
+        from rich.style import Style
+
+        # Not printed by Rich, which would turn tabs into spaces.
+        sys.stdout.write(Style.parse(colour).render(text, color_system=self._colours) if self._colours else text)
 
     def list(self, completion: Completion) -> None:
         """For each token its probability as number and bar, and the likeliest alternatives."""

@@ -13,15 +13,16 @@ from pydantic import ValidationError
 from gptcli.cli import report
 from gptcli.cli.fields import OptionField, fields_of
 from gptcli.cli.generate import load_models, options_of, tell_notes, tell_speed
-from gptcli.cli.interruption import noted
+from gptcli.cli.interruption import Terminated, noted
 from gptcli.cli.manuscript import Manuscript
 from gptcli.cli.probabilities import Probabilities
 from gptcli.cli.wording import fault_of
-from gptcli.errors import UserError, nearest
+from gptcli.errors import UsageError, UserError, nearest
 from gptcli.settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from gptcli.inference.language_model import LanguageModel
+    from gptcli.inference.language_model import Completion, LanguageModel
+    from gptcli.inference.requests import Generation
 
 SETTINGS = {
     name: field
@@ -49,7 +50,9 @@ def run_session(settings: GenerateSettings) -> int:
     from gptcli.cli.session_input import reader
 
     if len(settings.model) > 1:
-        raise UserError("A session is with one model.", "Give a prompt to see several side by side.")
+        raise UsageError("A session is with one model.", "Give a prompt to see several side by side.")
+    if settings.num_samples > 1:
+        raise UsageError("A session writes one text.", "Give a prompt for several samples; /retry writes a part again.")
     (model,) = load_models(settings)
     if model.tokenizer is None:
         raise UserError(f"The model in {model.folder} has no tokenizer: it takes token ids, not text.")
@@ -62,6 +65,8 @@ def run_session(settings: GenerateSettings) -> int:
             line = read()
         except EOFError:
             return report.DONE
+        except Terminated:
+            raise
         except KeyboardInterrupt:  # the line is given up, not the session
             continue
         if not session.take(line):
@@ -95,7 +100,7 @@ class Session:
 
     def status(self) -> str:
         """A line on where the session stands."""
-        ids = self.model.prompt_ids(self.manuscript.text)
+        ids = self._ids()
         context, out_of_reach = self.model.model.config.context_length, self.model.read_from(ids)
         room = f"the last {len(ids) - out_of_reach:,} in reach" if out_of_reach else f"of {context:,}"
         changed = [
@@ -114,36 +119,54 @@ class Session:
             return self._set(word, value.strip())
         if text := line.removeprefix("/") if line.startswith("//") else line:
             try:
-                self.model.prompt_ids(text)
+                self._write(text)
             except UserError as error:  # a character that the model's tokenizer has not
                 report.show(error.faults)
                 return True
-            self.manuscript.write(text)
         self._attempt = 0
         return self._go_on()
+
+    def _write(self, text: str) -> None:
+        """Add what a person wrote. Raises UserError where the tokenizer has no token for it."""
+        try:
+            joined = self.manuscript.joined(text)
+            ids = self._encode(joined)
+        except UserError:  # perhaps it is the space that there is no token for
+            joined = text
+            ids = self._encode(joined)
+        self.manuscript.add(False, joined, ids)
+
+    def _encode(self, text: str) -> list[int]:
+        """The ids of a part of the text; the first one's have what the model begins texts with."""
+        assert self.model.tokenizer is not None
+        return self.model.tokenizer.encode(text) if self.manuscript.turns else self.model.prompt_ids(text)
+
+    def _ids(self) -> list[int]:
+        turns = self.manuscript.turns
+        begin = self.model.prompt_ids("") if not turns or turns[0].by_model else []
+        return [*begin, *self.manuscript.ids]
 
     def _go_on(self) -> bool:
         """Let the model write, token by token, until it ends or Ctrl-C comes."""
         from gptcli.inference.language_model import TextStream
 
         began = time.perf_counter()
-        ids, request = self.model.prompt_ids(self.manuscript.text), self.model.request(**options_of(self.settings))
+        ids, request = self._ids(), self.model.request(**options_of(self.settings))
         needed = min(len(ids) + request.max_new_tokens, self.model.model.config.context_length)
         if needed > self._room:
             self._room = min(2 * needed, self.model.model.config.context_length)
             self._engine = self.model.engine(1, self._room)
         stream = TextStream(self._engine, self._engine.add(ids, request, self._attempt))
         drawn = Probabilities(self.model) if self.settings.show_probs else None
+        shown = 0
         with noted() as stopped, stream:
-            shown = 0
             while not stopped() and stream.step():
-                for piece in stream.generation.pieces[shown:]:
-                    self._write(piece, drawn, stream.generation.logprobs[-1])
-                shown = len(stream.generation.pieces)
-        self.manuscript.generated(stream.generation.text)
+                shown = self._show_new(stream.generation, shown, drawn)
+        self._show_new(stream.generation, shown, drawn)
+        completion = stream.completion
+        self._keep(completion)
         sys.stdout.write("\n")
         sys.stdout.flush()
-        completion = stream.completion
         if completion.ids and completion.ids[-1] in self.model.ends:
             report.say("(the model ended the text here)", "dim")
         if drawn:
@@ -152,13 +175,24 @@ class Session:
             tell_speed(self.model, len(completion.ids), time.perf_counter() - began)
         return True
 
-    @staticmethod
-    def _write(piece: str, drawn: Probabilities | None, logprob: float) -> None:
+    def _show_new(self, generation: Generation, shown: int, drawn: Probabilities | None) -> int:
+        """Write the pieces after the first `shown`; how many there are."""
         if drawn:
-            drawn.write(piece, logprob)
-        else:
-            sys.stdout.write(piece)
+            drawn.write(generation)
+        elif new := "".join(generation.pieces[shown:]):
+            sys.stdout.write(new)
             sys.stdout.flush()
+        return len(generation.pieces)
+
+    def _keep(self, completion: Completion) -> None:
+        """Add what the model wrote, but for an end of the text, after which nothing would go on, and for what came with
+        a stop string."""
+        ids = completion.ids
+        if ids and ids[-1] in self.model.ends:
+            ids = ids[:-1]
+        if self.model.token_bytes(ids).decode("utf-8", errors="replace") != completion.text:
+            ids = self._encode(completion.text) if completion.text else []
+        self.manuscript.add(True, completion.text, ids)
 
     def _retry(self, _: str) -> bool:
         if not self.manuscript.take_back():

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptcli.cli import report
+from gptcli.cli.generate import text_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from gptcli.inference.language_model import GenerateOptions, LanguageModel, TextStream
 
 _LEAST_WIDTH = 24  # columns of a text; with less for each they stand one below the other
+_FRAME = 6  # lines of the table that are no text, and the one below it
 
 
 def write_side_by_side(
     models: Sequence[LanguageModel], prompt: str, num_samples: int, options: GenerateOptions
 ) -> None:
     """On a terminal in columns that grow together, else one below the other, each under the name of its model on
-    standard error. All have the same random numbers, drawn once where no seed is given."""
-    if options.get("seed") is None:
-        options = {**options, "seed": secrets.randbits(32)}
+    standard error. `options` have a seed, so that all have the same random numbers."""
     names = _names(models)
     for sample in range(num_samples):
         streams = [model.stream(prompt, number=sample, **options) for model in models]
@@ -36,9 +32,7 @@ def write_side_by_side(
             which = name if num_samples == 1 else f"{name}, sample {sample + 1} of {num_samples}"
             sys.stdout.flush()
             report.say(f"--- {which} ---", "dim")
-            completion = stream.completion
-            text = completion.text if model.tokenizer else " ".join(map(str, completion.ids))
-            sys.stdout.write(f"{prompt}{text}\n")
+            sys.stdout.write(f"{prompt}{text_of(model, stream.completion)}\n")
 
 
 def _names(models: Sequence[LanguageModel]) -> list[str]:
@@ -62,22 +56,23 @@ def _draw(names: Sequence[str], prompt: str, streams: Sequence[TextStream], mode
     from rich.table import Table
     from rich.text import Text
 
-    def table() -> Table:
+    out = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
+
+    def table(room: int | None = None) -> Table:
+        """What there is, or its last lines that the terminal has `room` for."""
         drawn = Table(expand=True)
-        for name in names:
-            drawn.add_column(Text(name), ratio=1)
         cells = []
-        for model, stream in zip(models, streams, strict=True):
-            new = stream.generation
-            text = new.text if model.tokenizer else " ".join(map(str, new.ids))
-            cells.append(Text.assemble((prompt, "dim"), text))
+        for name, model, stream in zip(names, models, streams, strict=True):
+            drawn.add_column(Text(name), ratio=1)
+            cell = Text.assemble((prompt, "dim"), text_of(model, stream.generation))
+            if room is not None:
+                cell = Text("\n").join(cell.wrap(out, out.width // len(names) - 4)[-room:])
+            cells.append(cell)
         drawn.add_row(*cells)
         return drawn
 
-    out = Console(file=sys.stdout, markup=False, emoji=False, highlight=False)
-    with ExitStack() as stack:
-        live = stack.enter_context(Live(console=out, auto_refresh=False, vertical_overflow="crop"))
+    with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
         while sum(stream.step() for stream in streams):
-            live.update(table(), refresh=True)
+            live.update(table(max(1, out.height - _FRAME)), refresh=True)
         live.vertical_overflow = "visible"
         live.update(table(), refresh=True)

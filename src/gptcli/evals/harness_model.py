@@ -195,9 +195,10 @@ class HarnessModel(LM):  # type: ignore[misc]
             asked.append((ids[-room:], new))
         engine = self.model.engine(len(asked), max(len(ids) + new.max_new_tokens for ids, new in asked))
         going = [engine.add(ids, new) for ids, new in asked]
+        done = 0
         while engine.busy:
-            engine.step()
-            tell(sum(generation.finish_reason is not None for generation in going))
+            done += sum(generation.finish_reason is not None for generation in engine.step())
+            tell(done)
         return [
             self._text(generation, GenerationOptions.read(request.args[1]))
             for generation, request in zip(going, requests, strict=True)

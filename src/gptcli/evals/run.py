@@ -70,7 +70,7 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
             shown = str(facts.folder) if name is None or Path(name).exists() else name
             if is_decision(settings):
                 score = partial(_score, chosen[0], shown=shown, group=group, progress=progress)
-                results += weigh(facts, group.device, score)
+                results += weigh(facts, group.device, settings, score)
                 continue
             model = load(facts.folder, settings.weights, str(group.device))
             model.notes = facts.notes
@@ -131,13 +131,14 @@ def _score(chosen: _Chosen, model: LanguageModel, shown: str, group: Group, prog
     return TaskResult(
         task=task.name,
         style=chosen.style,
-        model=shown if model.weights == "fp32" else f"{shown} ({model.weights})",
+        model=shown,
         folder=model.folder,
         tokenizer=model.tokenizer.name if model.tokenizer else None,
         measured=measured,
         seconds=seconds,
         notes=[*model.notes, *measured.notes],
         is_published=scorer.is_published,
+        weights=model.weights,
     )
 
 

@@ -61,7 +61,8 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One model's figures on one task. `seconds` is the time of scoring, `notes` what the user should be told."""
+    """One model's figures on one task. `seconds` is the time of scoring, `notes` what the user should be told,
+    `weights` how they were held."""
 
     task: str
     style: str
@@ -72,6 +73,7 @@ class TaskResult:
     seconds: float
     notes: list[str] = field(default_factory=list)
     is_published: bool = False
+    weights: str = "fp32"
 
     def as_dict(self) -> dict[str, object]:
         """What `gpt eval --json` prints."""
@@ -79,6 +81,7 @@ class TaskResult:
             "task": self.task,
             "style": self.style,
             "model": self.model,
+            "weights": self.weights,
             "tokenizer": self.tokenizer,
             "n": self.measured.n,
             "truncated": self.measured.truncated,

@@ -16,7 +16,7 @@ from gptcli.inference.load import ModelFacts
 from gptcli.inference.weight_choice import Decision, decide
 from gptcli.model.locate import CHECKPOINTS
 from gptcli.model.network import GPT
-from gptcli.settings import EvalSettings
+from gptcli.settings import EvalSettings, data_folder
 
 _TOKENS = 16_384  # of the loss: on the same tokens even small differences show
 
@@ -64,8 +64,13 @@ def _split_of(checkpoint: Path) -> str | None:
     return str(folder) if Path(folder).is_dir() else None
 
 
-def weigh(facts: ModelFacts, device: torch.device, score: Callable[[LanguageModel], TaskResult]) -> list[TaskResult]:
-    """The results of the model held in each way; the notes of the first tell what was decided, which is remembered."""
+def weigh(
+    facts: ModelFacts, device: torch.device, settings: EvalSettings, score: Callable[[LanguageModel], TaskResult]
+) -> list[TaskResult]:
+    """The results of the model held in each way; the notes of the first tell what was decided and on which text, which
+    is remembered."""
+    settings = on_own_split(settings, [facts])
+    source = settings.text or data_folder(settings.data_root or "")
     found: list[TaskResult] = []
 
     def loss_of(network: GPT, weights: str) -> float:
@@ -75,7 +80,8 @@ def weigh(facts: ModelFacts, device: torch.device, score: Callable[[LanguageMode
         return loss
 
     decision = decide(facts.folder, device, loss_of)
-    return [replace(found[0], notes=[*found[0].notes, _told(decision)]), *found[1:]]
+    tokens = f"The losses are those of {found[0].measured.figures['tokens']:,} tokens of {source}."
+    return [replace(found[0], notes=[*found[0].notes, tokens, _told(decision)]), *found[1:]]
 
 
 def _told(decision: Decision) -> str:

@@ -216,7 +216,8 @@ class Engine:
             rows = [row for row, generation in enumerate(self._running) if generation.request.sampling == sampling]
             chosen = [self._running[row] for row in rows]
             of_rows = logits if len(rows) == len(self._running) else logits[rows]
-            texts = [generation.prompt + generation.ids for generation in chosen]
+            repeats = sampling.repetition_penalty != 1
+            texts = [generation.prompt + generation.ids for generation in chosen] if repeats else []
             u = uniforms([generation.generator for generation in chosen])
             ids, logprobs = choose(of_rows, u, sampling, self.vocab_size, texts)
             self._tell_alternatives(chosen, of_rows)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gptcli.errors import UsageError, nearest
 from gptcli.inference.kernel_choice import fastest_way
-from gptcli.inference.linears import Bf16Linear, Int8Head, Int8Linear, PlainLinear, Quantized, Way, quantize
+from gptcli.inference.linears import Bf16Linear, Int8Head, Int8Linear, PlainLinear, Quantized, Way, packing, quantize
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import save_tensors
 from gptcli.model.network import GPT, Block
@@ -48,7 +48,7 @@ def hold_weights(model: GPT, weights: str, way: Way | None = None) -> None:
     _replace(_linears(model), way)
     # bf16 is too coarse for logits, so that in its case the head stays as it is.
     if way is not Bf16Linear:
-        model.add_module("head", (Int8Head if way is Int8Linear else way)(model.head))
+        model.add_module("head", (Int8Head if issubclass(way, Int8Linear) else way)(model.head))
 
 
 def quantize_model(model: GPT) -> None:
@@ -107,7 +107,7 @@ def _replace(linears: list[tuple[nn.Module, str, str]], by: Callable[[nn.Linear]
         assert isinstance(old, nn.Linear)
         parent.add_module(name, by(old))
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # packing is the work of one thread
+    with packing(), ThreadPoolExecutor(torch.get_num_threads()) as pool:  # packing is the work of one thread
         list(pool.map(replace, linears))
 
 

@@ -22,16 +22,23 @@ from gptcli.inference.linears import (
     HalfLinear,
     Int8Linear,
     OneDnnLinear,
+    PackedInt8Linear,
     PlainLinear,
     SplitInt8Linear,
     Way,
+    packing,
 )
 
-# For each name that weights have, the ways in which they may be held. The first works everywhere.
+# For each name that weights have, the ways in which they may be held on the processor. The first works everywhere.
 WAYS: dict[str, tuple[Way, ...]] = {
     "fp32": (PlainLinear, OneDnnLinear, FewRowsOneDnnLinear),
     "bf16": (Bf16Linear, HalfLinear),
     "int8": (Int8Linear, SplitInt8Linear),
+}
+WAYS_ELSEWHERE: dict[str, tuple[Way, ...]] = {
+    "fp32": (PlainLinear,),
+    "bf16": (Bf16Linear,),
+    "int8": (Int8Linear, PackedInt8Linear),
 }
 _SMALL = 2**23  # weights in one of a model's largest matrices times its layers: fewer than these fit into the caches
 _READ = 2**25  # weights that a measurement reads, or the caches would answer
@@ -45,11 +52,11 @@ def fastest_way(weights: str, linear: nn.Linear, layers: int) -> Way:
 
     Small models take the first: in their case it is not memory that sets the pace.
     """
-    ways = WAYS[weights]
-    if linear.weight.device.type != "cpu" or linear.weight.numel() * layers < _SMALL:
+    device = linear.weight.device
+    ways = (WAYS if device.type == "cpu" else WAYS_ELSEWHERE)[weights]
+    if len(ways) == 1 or linear.weight.numel() * layers < _SMALL:
         return ways[0]
-    shape = f"{linear.out_features} x {linear.in_features}"
-    key = f"{weights}, {shape}, {torch.get_num_threads()} threads, {_processor()}, torch {torch.__version__}"
+    key = f"{weights}, {linear.out_features} x {linear.in_features}, {hardware(device)}"
     named = {way.__name__: way for way in ways}
     known = _remembered()
     if known.get(key) not in named:
@@ -61,10 +68,11 @@ def fastest_way(weights: str, linear: nn.Linear, layers: int) -> Way:
 def _measured(ways: Sequence[Way], linear: nn.Linear) -> dict[Way, float]:
     """Seconds of a matrix' part in a request, for each way that works here; in turns, since other programs come and
     go."""
-    row, prompt = torch.randn(1, linear.in_features), torch.randn(_PROMPT, linear.in_features)
+    device = linear.weight.device
+    row, prompt = (torch.randn(n, linear.in_features, device=device) for n in (1, _PROMPT))
     copies = [copy.deepcopy(linear) for _ in range(max(2, _READ // linear.weight.numel()))]
     layers: dict[Way, list[nn.Module]] = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), packing():
         for way in ways:
             try:
                 layers[way] = [way(own) for own in copies]
@@ -83,14 +91,33 @@ def _measured(ways: Sequence[Way], linear: nn.Linear) -> dict[Way, float]:
 
 def _seconds(layers: Sequence[nn.Module], x: Tensor) -> float:
     """Of one layer on x (N, in), the mean of `layers`."""
+    synchronize = torch.get_device_module(x.device).synchronize
+    synchronize()
     began = time.perf_counter()
     for layer in layers:
         layer(x)
+    synchronize()
     return (time.perf_counter() - began) / len(layers)
 
 
+def hardware(device: torch.device) -> str:
+    """What a measurement on `device` depends on, in words."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        capability = torch.backends.cpu.get_cpu_capability()
+        name = f"{_processor()}, {capability}, {torch.get_num_threads()} threads"
+    else:
+        name = f"{device.type}, {platform.machine()}"
+    return f"{name}, torch {torch.__version__}"
+
+
 def _processor() -> str:
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {platform.processor()}".strip()
+    """The processor's name where the system tells it: those of one instruction set differ."""
+    with contextlib.suppress(OSError, StopIteration):  # elsewhere than on Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def _file() -> Path:

@@ -178,7 +178,15 @@ class LanguageModel:
         fits = int(_SHARE * free_memory(self.model.device)) // KVCache.row_bytes(self.model.config, longest)
         rows = max(1, min(texts, ROWS_AT_ONCE, fits))
         decode = self.token_bytes if self.tokenizer else None
-        return Engine(self.model, vocab_size=self.vocab_size, ends=self.ends, decode=decode, rows=rows, longest=longest)
+        return Engine(
+            self.model,
+            vocab_size=self.vocab_size,
+            ends=self.ends,
+            decode=decode,
+            rows=rows,
+            longest=longest,
+            fixed_shapes=self.model.device.type == "cuda",
+        )
 
     def request(self, **options: Unpack[GenerateOptions]) -> Request:
         """What `options` ask an engine for. Raises UsageError for values that mean nothing, and UserError for stop

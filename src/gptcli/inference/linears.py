@@ -157,6 +157,17 @@ class Int8Head(Int8Linear):
     compute = torch.float32
 
 
+class PackedInt8Linear(Int8Linear):
+    """The same by torch's int8 kernel for any number of rows, where the device has one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).to(self.compute)  # (N, in)
+        ones = torch.ones(len(self.weight), dtype=self.compute, device=rows.device)
+        y = torch._weight_int8pack_mm(rows, self.weight, ones).float() * self.scale[:, 0]
+        y = y if self.bias is None else y + self.bias
+        return y.view(*x.shape[:-1], -1)
+
+
 class SplitInt8Linear(nn.Module):
     """int8 weights packed by FBGEMM, whose kernels multiply them by activations of 7 bits at the memory's full speed.
 
@@ -168,7 +179,7 @@ class SplitInt8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight, scale = _quantized(linear)
-        with _fbgemm():
+        with packing():
             zeros = torch.zeros(len(scale), dtype=torch.int64)
             packable = torch._make_per_channel_quantized_tensor(weight, scale[:, 0].double(), zeros, 0)
             self.packed = torch.ops.quantized.linear_prepack(packable, None)
@@ -188,10 +199,14 @@ class SplitInt8Linear(nn.Module):
 
 
 @contextmanager
-def _fbgemm() -> Iterator[None]:
+def packing() -> Iterator[None]:
     """Pack by FBGEMM, and be quiet about the tensor type that it is given the weights in being on its way out of torch:
-    a torch without it has other ways."""
+    a torch without it has other ways. Both are settings of the whole process, so that whoever packs in several threads
+    enters this around them; within it, it does nothing."""
     engine = torch.backends.quantized.engine
+    if engine == "fbgemm" or "fbgemm" not in torch.backends.quantized.supported_engines:
+        yield
+        return
     torch.backends.quantized.engine = "fbgemm"
     try:
         with warnings.catch_warnings():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from gptcli.data.durable import temporary_name, write_json
 from gptcli.distributed.runtime import cache_dir
 from gptcli.inference.engine import Engine
 from gptcli.inference.held_weights import hold_weights, quantize_model, read_quantized, write_quantized
+from gptcli.inference.kernel_choice import hardware
 from gptcli.inference.requests import Request
 from gptcli.model.huggingface import read_model, read_shape
 from gptcli.model.network import GPT
@@ -74,9 +74,8 @@ def decide(folder: Path, device: torch.device, loss_of: Callable[[GPT, str], flo
     models = {}
     loss = {}
     for name in CANDIDATES:
-        models[name] = read_model(folder)
+        models[name] = read_model(folder).to(device)
         hold_weights(models[name], name)
-        models[name].to(device)
         loss[name] = loss_of(models[name], name)
     speeds = decode_speeds(models)
     decision = Decision(pick(loss, speeds), loss, speeds)
@@ -102,11 +101,11 @@ def read_held(folder: Path, weights: str, device: torch.device) -> tuple[GPT, st
         decision = decided(folder, device)
         weights = decision.weights if decision else "fp32"
         if weights == "int8" and (model := _read_copy(folder)):
-            hold_weights(model, weights)
-            return model.to(device), weights
-    model = read_model(folder)
+            hold_weights(model.to(device), weights)
+            return model, weights
+    model = read_model(folder).to(device)  # first: each device has ways of its own
     hold_weights(model, weights)
-    return model.to(device), weights
+    return model, weights
 
 
 def _read_copy(folder: Path) -> GPT | None:
@@ -145,13 +144,7 @@ def _home() -> Path:
 
 
 def _decision_file(folder: Path, device: torch.device) -> Path:
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif device.type == "cpu":
-        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
-    else:
-        name = f"{device.type} {platform.machine()}"
-    place = hashlib.sha256(f"{name}, torch {torch.__version__}".encode()).hexdigest()[:12]
+    place = hashlib.sha256(hardware(device).encode()).hexdigest()[:12]
     return _home() / f"{_fingerprint(folder)}.{place}.json"
 
 
@@ -160,11 +153,12 @@ def _copy_file(folder: Path) -> Path:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of a model's weights, by blocks throughout its files: reading all of them would take longer than loading them."""
+    """Of a model's weights, by the time and some blocks of their files: to read all of them would take longer than to
+    load them."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
+        digest.update(f"{path.name} {size} {path.stat().st_mtime_ns}\n".encode())
         with path.open("rb") as file:
             for i in range(_BLOCKS):
                 file.seek(max(0, size - _BLOCK) * i // (_BLOCKS - 1))

@@ -41,18 +41,21 @@ class TrainSettings(CommandSettings):
         return {**values_of(preset, values), **values}
 
     @classmethod
-    def of_run(cls, run: str | Path, **changes: Any) -> TrainSettings:
-        """The settings of the run in a folder, to go on with it; `changes` are what shall be otherwise, such as a
-        larger `max_iters`. Raises UsageError where no run is there, and UserError where its `run.json` is damaged."""
+    def of_run(cls, run: str | Path, more_iters: int = 0, **changes: Any) -> TrainSettings:
+        """The settings of the run in a folder, to go on with it, for `more_iters` steps than it was to have; `changes`
+        are what shall be otherwise. Raises UsageError where no run is there, and UserError where its `run.json` is
+        damaged."""
         file = Path(run) / "run.json"
         try:
-            told = json.loads(file.read_text(encoding="utf-8"))["settings"]
+            content = json.loads(file.read_text(encoding="utf-8"))
+            told, steps = content["settings"], int(content["steps"])
             cls.model_validate(told)
         except FileNotFoundError as error:
             raise UsageError(f"There is no run in {run}.", "Name the folder that holds its run.json.") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{file} is damaged: {error}.", "Give the settings themselves.") from error
-        return cls.model_validate({**told, "fresh": False, "profile": None, "log_dir": str(run), **changes})
+        longer = {"max_iters": steps + more_iters} if more_iters else {}
+        return cls.model_validate({**told, "fresh": False, "profile": None, "log_dir": str(run), **longer, **changes})
 
     preset: str | None = option(
         None, f"A model and recipe by name: {', '.join(PRESETS)}.", "Model", examples=list(PRESETS)
