@@ -102,13 +102,13 @@ class Session:
         """A line on where the session stands."""
         ids = self._ids()
         context, out_of_reach = self.model.model.config.context_length, self.model.read_from(ids)
-        room = f"the last {len(ids) - out_of_reach:,} in reach" if out_of_reach else f"of {context:,}"
+        room = f" (the last {len(ids) - out_of_reach:,} in reach)" if out_of_reach else ""
         changed = [
             f"{name.replace('_', '-')} {value}"
             for name in SETTINGS
             if (value := getattr(self.settings, name)) != SETTINGS[name].default
         ]
-        return "  ".join([f"{len(ids):,} tokens, {room}", *changed, "/help"])
+        return "  ".join([f"{len(ids):,} of {context:,} tokens{room}", *changed, "/help"])
 
     def take(self, line: str) -> bool:
         """Do what a line asks for; false where it ends the session."""
