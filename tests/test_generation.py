@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
 from gptcli.tokenizer import get_tokenizer
 from gptcli.tokenizer_files import read_tokenizer, write_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MODERN: dict[str, Any] = {
     "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False, "qkv_bias": False, "qk_norm": True,
@@ -66,15 +67,6 @@ def assert_greedy(model: GPT, generation: Generation) -> None:
         with torch.inference_mode():
             logits = model(torch.tensor([ids[window_start(n, model.config.context_length) : n]]))[0, -1, :40]
         assert logits[ids[n]] >= logits.max() - 1e-4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import lzma
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,18 +41,11 @@ from gptcli.settings import EvalSettings
 from gptcli.tokenizer import chars_tokenizer, get_tokenizer
 from gptcli.tokenizer_files import write_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "hellaswag_val.jsonl.xz"
 CONTEXT = 48
 LONG = "The quick brown fox jumps over the lazy dog, and then it sleeps in the sun. " * 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write_random_model(folder: Path, config: GPTConfig) -> Path:

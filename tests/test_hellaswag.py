@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
 from gptcli.settings import EvalSettings
 from gptcli.tokenizer import get_tokenizer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data" / "hellaswag_val.jsonl.xz"
 SUBJECTS = ("A man", "The old dog", "She", "A very small child with a red ball in the garden")
@@ -63,15 +64,6 @@ def write(file: Path, lines: list[dict[str, Any]]) -> Path:
 
 def questions_of(file: Path, style: Style = "completion") -> list[Question]:
     return HELLASWAG.questions(style, str(file))[0]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_model(context_length: int = 96, drop_rate: float = 0.0) -> GPT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,15 @@ from gptcli.tokenizer import get_tokenizer
 from gptcli.tokenizer_files import write_tokenizer
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A cache of each test's own, and one thread."""
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache of each test's own."""
     for module in (weight_choice, kernel_choice):
         monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path / "cache"
-    torch.set_num_threads(threads)
+    return tmp_path / "cache"
 
 
 @pytest.fixture

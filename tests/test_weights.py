@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +35,14 @@ from gptcli.inference.sampling import Sampling
 from gptcli.model.config import GPTConfig
 from gptcli.model.network import GPT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHAPE: dict[str, Any] = {"vocab_size": 96, "context_length": 16, "emb_dim": 64, "n_layers": 2, "n_heads": 4}
 MODERN: dict[str, Any] = {
     "positions": "rotary", "norm": "rms", "mlp": "swiglu", "bias": False, "qkv_bias": False, "tie_embeddings": False,
 }  # fmt: skip
 EACH_WAY = [(weights, way) for weights, ways in WAYS.items() for way in ways if way is not PlainLinear]
 each_way = pytest.mark.parametrize(("weights", "way"), EACH_WAY, ids=[way.__name__ for _, way in EACH_WAY])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices this small gain nothing from threads, and lose much where tests run side by side."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def works_here(way: type[nn.Module]) -> bool:

@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,15 +34,9 @@ from gptcli.settings import GenerateSettings
 from gptcli.tokenizer import chars_tokenizer
 from gptcli.tokenizer_files import write_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LETTERS = "\n /abcdefghijklmnopqrstuvwxyz.,ABCDEFGHIJKLMNOPQRSTUVWXYZ-"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write_letters(folder: Path, context: int = 32) -> Path:
