@@ -278,6 +278,7 @@ def test_results_have_the_keys_of_the_contract(folder: Path, tmp_path: Path) -> 
             "task",
             "style",
             "model",
+            "weights",
             "tokenizer",
             "n",
             "truncated",
