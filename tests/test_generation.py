@@ -220,6 +220,23 @@ def test_prompts_that_begin_alike_are_computed_once(monkeypatch: pytest.MonkeyPa
         assert_greedy(model, text)
 
 
+def test_prompts_of_like_length_are_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model(64)
+    computed: list[tuple[int, ...]] = []
+    hidden = model.hidden
+
+    def counted(ids: torch.Tensor, *args: Any) -> torch.Tensor:
+        computed.append(tuple(ids.shape))
+        return hidden(ids, *args)
+
+    monkeypatch.setattr(model, "hidden", counted)
+    engine = Engine(model, vocab_size=40, rows=4)
+    for number, length in enumerate((5, 40, 4, 30)):
+        engine.add([number + 1] * length, Request(2, Sampling(0.0)))
+    engine.step()
+    assert computed == [(2, 5), (2, 40)]
+
+
 def test_a_request_that_is_cancelled_makes_room_for_the_next() -> None:
     engine = Engine(small_model(), vocab_size=40, rows=1)
     first, second, third = (engine.add([5, 6], Request(50, Sampling(0.0))) for _ in range(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,16 @@ def test_int8_weights_are_read_from_a_copy_that_is_rounded_already(
     monkeypatch.setattr(weight_choice, "LARGEST_LOSS", 2.0)
     evaluate(EvalSettings(tasks=("loss",), model=(str(folder),), text=str(text), weights="auto", device="cpu"))
     monkeypatch.setattr(weight_choice, "read_model", lambda folder: pytest.fail("the original was read"))
+    (copy,) = (own_cache / "weights").glob("*.int8.safetensors")
+    os.utime(copy, (0, 0))
     model = load(folder, "auto", "cpu")
     assert model.weights == "int8"
+    assert copy.stat().st_mtime > 0, "the copies used last are the ones that are kept"
     assert isinstance(model.model.blocks[0].mlp.up, Int8Linear)  # type: ignore[union-attr]
     monkeypatch.undo()
     monkeypatch.setattr(weight_choice, "cache_dir", lambda: own_cache)
     expected = load(folder, "int8", "cpu").generate("the ", max_new_tokens=20, seed=1)
     assert model.generate("the ", max_new_tokens=20, seed=1) == expected
-    (copy,) = (own_cache / "weights").glob("*.int8.safetensors")
     copy.write_bytes(b"damaged")
     assert load(folder, "auto", "cpu").generate("the ", max_new_tokens=20, seed=1) == expected
 
