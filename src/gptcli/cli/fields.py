@@ -9,6 +9,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 
 from gptcli.settings import CommandSettings
@@ -25,14 +26,15 @@ _WIDEST = 20  # characters of a value's place in --help that leave the text besi
 class OptionField:
     """One option or positional argument of a command.
 
-    `many` says that it takes several values of `kind`; `choices` are the values to offer and to suggest. `bounds` are
-    pairs of sign and number, such as (">=", 1), the lower one first. `adapts` and `told` (`takes` there) are explained
-    at `settings.option`.
+    `many` says that it takes several values of `kind`, `commas` that one word may hold several of them; `choices` are
+    the values to offer and to suggest. `bounds` are pairs of sign and number, such as (">=", 1), the lower one first.
+    `adapts` and `told` (`takes` there) are explained at `settings.option`.
     """
 
     name: str
     kind: type
     many: bool
+    commas: bool
     positional: bool
     choices: tuple[str, ...]
     bounds: tuple[tuple[str, float], ...]
@@ -60,7 +62,7 @@ class OptionField:
         choices = "|".join(self.choices)
         if choices and not self.many:
             return choices if len(choices) <= _WIDEST else "NAME"
-        word = _METAVARS[self.kind] + (",..." if self.many else "")
+        word = _METAVARS[self.kind] + (",..." if self.commas else "")
         if len(self.bounds) == 2:
             (lower, low), (upper, high) = self.bounds
             return f"{low:g}{lower.replace('>', '<')}{word}{upper}{high:g}"
@@ -102,6 +104,7 @@ def _read(name: str, info: FieldInfo) -> OptionField:
         name=name,
         kind=kind,
         many=many,
+        commas=many and any(isinstance(mark, BeforeValidator) for mark in info.metadata),
         positional=bool(extra.get("positional")),
         choices=choices,
         bounds=_bounds(info),

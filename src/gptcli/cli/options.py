@@ -169,7 +169,7 @@ def _keyword(name: str, annotation: Any, declared: Any) -> inspect.Parameter:
 def _completion(field: OptionField) -> Callable[[str], list[str]]:
     def complete(incomplete: str) -> list[str]:
         # Of a list, the value after the last comma.
-        done, comma, last = incomplete.rpartition(",") if field.many else ("", "", incomplete)
+        done, comma, last = incomplete.rpartition(",") if field.commas else ("", "", incomplete)
         return [f"{done}{comma}{choice}" for choice in field.choices if choice.startswith(last)]
 
     return complete

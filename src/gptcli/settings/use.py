@@ -76,12 +76,12 @@ class GenerateSettings(CommandSettings):
     temperature: float = option(1.0, "Above 1 wilder, below 1 tamer; 0 takes the likeliest token.", "Sampling", ge=0)
     top_k: Count | None = option(50, "Choose among so many likeliest tokens; 0 for all.", "Sampling", ge=0)
     top_p: float = option(1.0, "Choose among the likeliest tokens that hold this probability.", "Sampling", gt=0, le=1)
-    seed: Count | None = option(
-        None, "The same seed gives the same text. Default: a new one each time.", "Sampling", ge=0, lt=2**63
-    )
     min_p: float = option(0.0, "Leave out tokens less likely than this part of the likeliest.", "Sampling", ge=0, le=1)
     repetition_penalty: float = option(
         1.0, "Above 1: tokens that are in the text already become less likely.", "Sampling", gt=0
+    )
+    seed: Count | None = option(
+        None, "The same seed gives the same text. Default: a new one each time.", "Sampling", ge=0, lt=2**63
     )
     num_samples: Count = option(1, "Completions of the prompt.", "Sampling", ge=1)
     stop: tuple[Name, ...] = option((), "Stop before this text; may be given several times.", "Sampling")
