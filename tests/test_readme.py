@@ -70,7 +70,7 @@ def test_the_python_examples_run(
     name: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train(tiny(shards, Path("log")))
+    train(tiny(shards, Path("log"), eval_every=50, save_every=50, sample_every=50))
     monkeypatch.setattr("sys.argv", [f"{name}.py"])
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
     out = capsys.readouterr().out
