@@ -20,7 +20,7 @@ from prompt_toolkit.output import DummyOutput
 from rich.color import Color, ColorSystem
 from small_runs import sharp
 
-from gptcli.cli import generate_file, side_by_side
+from gptcli.cli import generate_file, part_file, side_by_side
 from gptcli.cli.interruption import Terminated
 from gptcli.cli.manuscript import Manuscript, Turn
 from gptcli.cli.probabilities import Probabilities, colour_of
@@ -292,7 +292,7 @@ def test_a_stopped_file_goes_on_where_it_was(
 def test_two_calls_do_not_write_one_file(generate: Any, tmp_path: Path) -> None:
     prompts, out = write_prompts(tmp_path / "p.jsonl"), tmp_path / "out.jsonl"
     words = ("--file", str(prompts), "--output", str(out), "--max-new-tokens", "2")
-    with generate_file._held(tmp_path / "out.jsonl.part"):
+    with part_file.held(tmp_path / "out.jsonl.part"):
         assert generate(*words).faults == [f"Another gpt generate is writing {out}.part."]
     assert generate(*words).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "p.jsonl"]

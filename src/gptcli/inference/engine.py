@@ -110,10 +110,10 @@ class Engine:
     def _go_on(self) -> Tensor:
         """The final hidden states (B, C) of the last token of every running row."""
         for row, generation in enumerate(self._running):
-            window = self._window(generation)
-            if self._cache.lengths[row] != len(window) - 1:  # the older half has been dropped: the rest, afresh
-                self._fill(range(row, row + 1), [window[:-1]])
-            self._held[row].append(window[-1])
+            n = len(generation.prompt) + len(generation.ids)
+            if self._cache.lengths[row] != n - 1 - window_start(n, self.context):  # the older half is dropped: afresh
+                self._fill(range(row, row + 1), [self._window(generation)[:-1]])
+            self._held[row].append(generation.ids[-1])
         last = [generation.ids[-1] for generation in self._running]
         if self._fixed is not None:
             return self._fixed_step(self._fixed, last)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from safetensors.torch import load_file
@@ -20,8 +20,7 @@ from gptcli.inference.linears import Bf16Linear, Int8Head, Int8Linear, PlainLine
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import save_tensors
 from gptcli.model.network import GPT, Block
-
-Weights = Literal["fp32", "bf16", "int8", "auto"]
+from gptcli.settings import Weights
 
 
 def check_weights(weights: str) -> None:

@@ -48,11 +48,12 @@ class Generation:
 
     `finish_reason` is None while it goes on; "stop" where an end-of-text token (then the last of `ids`, and no part of
     the text) or a stop string (whose tokens are in `ids`, while the text ends before it) ended it; "length";
-    "cancelled". `prompt` are the ids that it goes on from, `number` tells completions of one prompt and seed apart.
+    "cancelled". `prompt` are the ids that it goes on from; completions of one prompt and seed have random numbers by
+    their `number`.
     """
 
     def __init__(self, prompt: Sequence[int], request: Request, number: int = 0) -> None:
-        self.prompt, self.request, self.number = list(prompt), request, number
+        self.prompt, self.request = list(prompt), request
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.alternatives: list[list[tuple[int, float]]] = []

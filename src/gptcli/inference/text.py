@@ -14,7 +14,7 @@ class GrowingText:
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
-        self.stops = [stop for stop in stops if stop]
+        self.stops = list(stops)
         self.stopped = False
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""  # decoded, but perhaps the beginning of a stop string

@@ -12,7 +12,7 @@ from gptcli.settings.doctor import DoctorResumeSettings, DoctorSettings
 from gptcli.settings.options import CommandSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
-from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings
+from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings, Weights
 
 COMMANDS: dict[str, type[CommandSettings]] = {
     cls.command: cls
@@ -50,5 +50,6 @@ __all__ = [
     "TokenizeSettings",
     "TokenizerTrainSettings",
     "TrainSettings",
+    "Weights",
     "data_folder",
 ]
