@@ -13,7 +13,7 @@ from gptcli import train
 from gptcli.settings import TrainSettings
 from gptcli.training import metrics
 from gptcli.training.events import Event, Started, StepDone
-from gptcli.training.record import read
+from gptcli.training.run_file import read
 from sides.task import Task
 
 NEVER = 10**9

@@ -10,7 +10,8 @@ import numpy as np
 
 from gptcli.data.durable import write_bytes
 from gptcli.errors import UsageError, UserError
-from gptcli.training import metrics, record
+from gptcli.training import metrics
+from gptcli.training.run_file import PLOTS, RUN, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # GPT-2 124M as OpenAI released it. Its loss was measured on FineWeb-Edu's validation shard in gpt2 tokens
 # (karpathy/build-nanogpt, play.ipynb) and means nothing on other text; its score is that of `gpt eval hellaswag`.
 GPT2_LOSS, GPT2_HELLASWAG = 3.2924, 0.2955
-DEFAULT_NAME = Path(record.PLOTS) / "training.png"
+DEFAULT_NAME = Path(PLOTS) / "training.png"
 PICTURES = (".png", ".svg", ".pdf")
 _MARGIN = 1.0  # of a percentage point, above and below the scores
 _TRAIN, _VAL, _BASELINE = "#9ecae1", "#08519c", "#b03a2e"
@@ -31,7 +32,7 @@ def plot(run: Path, output: Path | None = None) -> Path:
     """
     rows = metrics.read(run / metrics.METRICS)
     if not any(row.get("kind") == "train" for row in rows):
-        what = "has no steps to draw yet" if rows or (run / record.RUN).exists() else "is not a run"
+        what = "has no steps to draw yet" if rows or (run / RUN).exists() else "is not a run"
         raise UsageError(f"{run} {what}: its {metrics.METRICS} is missing or empty.", "Name a run folder of gpt train.")
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,7 +106,7 @@ def _series(rows: list[dict[str, Any]], kind: str, key: str) -> tuple[np.ndarray
 
 def _is_fineweb_in_gpt2(run: Path) -> bool:
     """Whether the run's data is what GPT-2's loss line was measured on."""
-    recorded = record.read(run) or {}
+    recorded = read(run) or {}
     told = recorded.get("data", {}).get("sources", [])
     sources = [told] if isinstance(told, dict) else told  # runs of earlier versions have one, not in a list
     datasets = [str(source.get("dataset", "")).lower() for source in sources]

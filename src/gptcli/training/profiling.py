@@ -21,7 +21,7 @@ from gptcli.model.network import GPT, Block
 from gptcli.training.breakdown import ATTENTION, BLOCKS, IDLE, MLP, MODEL, STEP, break_down
 from gptcli.training.events import Profiled
 from gptcli.training.logbook import Logbook
-from gptcli.training.record import PROFILES
+from gptcli.training.run_file import PROFILES
 
 WARM_STEPS = 2  # of a call, in which memory is allocated and kernels are chosen
 _PACKED = 3  # gzip's level: higher ones take several times as long for a tenth less

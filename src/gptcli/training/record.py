@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -16,11 +15,12 @@ from pydantic import JsonValue
 
 import gptcli
 from gptcli.data.durable import write_json
-from gptcli.errors import Fault, UserError, raise_if
+from gptcli.errors import Fault, raise_if
+from gptcli.training.run_file import RUN, read
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
+from gptcli.training.telemetry import flops_per_token
 
-RUN, PLOTS, PROFILES = "run.json", "plots", "profile"
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
     "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "profile", "monitor", "dry_run",
@@ -49,7 +49,7 @@ def identity(setup: Setup) -> dict[str, Any]:
 def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | None) -> None:
     """Write `run.json`; what earlier calls said is kept under `calls`."""
     ranks = trainee.group.ranks
-    before = read(run) or {}
+    before, parameters = read(run) or {}, trainee.model.n_parameters()
     call: dict[str, JsonValue] = {
         "command": list(command) if command else None,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,7 +63,8 @@ def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | No
         "steps": setup.steps,
         "warmup": setup.warmup,
         "resolved": {
-            "parameters": trainee.model.n_parameters(),
+            "parameters": parameters,
+            "flops_per_token": flops_per_token(setup.config, parameters, setup.length),
             "tokens_per_step": setup.tokens_per_step,
             "n_batches": setup.micro_batch,
             "accumulation": setup.accumulation(ranks.world_size),
@@ -82,21 +83,6 @@ def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | No
         "calls": [*before.get("calls", []), call],
     }
     write_json(run / RUN, content)
-
-
-def read(run: Path) -> dict[str, Any] | None:
-    """The content of a run's `run.json`, None where it has none. Raises UserError for a damaged one."""
-    file = run / RUN
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        shape = {"identity": dict, "steps": int, "warmup": int, "settings": dict}
-        if not all(isinstance(content[key], kind) for key, kind in shape.items()):
-            raise TypeError(f"not the shape of {RUN}")
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged.", "Start again with --fresh, which moves the old run aside.") from error
-    return dict(content)
 
 
 def check_same(run: Path, recorded: dict[str, Any], setup: Setup) -> list[str]:

@@ -11,10 +11,11 @@ from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import CHECKPOINTS, checkpoints_of
 from gptcli.training import checkpoint, metrics, record
 from gptcli.training.checkpoint import Progress
+from gptcli.training.run_file import PLOTS, PROFILES, RUN, read
 from gptcli.training.setup import Setup
 
 # What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
-_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, record.PLOTS, record.PROFILES, record.RUN)
+_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, PLOTS, PROFILES, RUN)
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ def open_run(run: Path, setup: Setup, stack: ExitStack) -> Continuation:
     stack.enter_context(FolderLock(run))
     moved_to = _move_aside(run) if setup.settings.fresh else None
     checkpoint.remove_unfinished(run)
-    recorded, (newest, passed_over) = record.read(run), checkpoint.newest_valid(run)
+    recorded, (newest, passed_over) = read(run), checkpoint.newest_valid(run)
     if newest is None:
         _drop_rows_past(run, None)
         moved = (f"The run that was in {run} now lies in {moved_to}.",) if moved_to else ()
         return Continuation(None, None, None, None, moved, moved_to)
     if recorded is None:
         raise UsageError(
-            f"{run} holds checkpoints but no {record.RUN}, so what they were trained with is not known.",
+            f"{run} holds checkpoints but no {RUN}, so what they were trained with is not known.",
             "Choose another --log-dir, start from one of them with --init-from, or move them aside with --fresh.",
         )
     changes = record.check_same(run, recorded, replace(setup, steps=setup.steps or recorded["steps"]))
@@ -58,7 +59,7 @@ def _move_aside(run: Path) -> Path | None:
     """Move an existing run into the first free `<name>.<number>` beside its folder, whose lock must be held; returns
     where it lies. What else is in the folder is not the run's and stays: data, other runs, somebody's work."""
     own = [path for name in _OWN if (path := run / name).exists()]
-    if not ((run / record.RUN).exists() or checkpoints_of(run)):
+    if not ((run / RUN).exists() or checkpoints_of(run)):
         return None
     whole = run.resolve()  # beside the folder itself, where a link leads to it
     aside = next(path for i in range(1, 10_000) if not (path := whole.with_name(f"{whole.name}.{i}")).exists())
