@@ -413,7 +413,7 @@ def test_what_the_user_was_told_is_an_event_in_the_metrics(shards: Path, tmp_pat
     told = [event.message for event in events if isinstance(event, Note)]
     assert told
     events_logged = [row["message"] for row in read(tmp_path / "metrics.jsonl") if row["kind"] == "event"]
-    assert [message for message in events_logged if not message.startswith("saved ")] == told
+    assert [message for message in events_logged if not message.startswith("saved ")] == [*told, "finished"]
 
 
 def test_python_gets_the_preset_too_and_no_silent_single_process(shards: Path, tmp_path: Path) -> None:

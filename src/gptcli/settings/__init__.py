@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gptcli.settings.doctor import DoctorResumeSettings, DoctorSettings
 from gptcli.settings.options import CommandSettings
+from gptcli.settings.runs import RunsDiffSettings, RunsSettings, WatchSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
 from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings, Weights
@@ -23,6 +24,9 @@ COMMANDS: dict[str, type[CommandSettings]] = {
         EvalSettings,
         GenerateSettings,
         ExportSettings,
+        WatchSettings,
+        RunsSettings,
+        RunsDiffSettings,
         PlotSettings,
         DoctorSettings,
         DoctorResumeSettings,
@@ -47,9 +51,12 @@ __all__ = [
     "ExportSettings",
     "GenerateSettings",
     "PlotSettings",
+    "RunsDiffSettings",
+    "RunsSettings",
     "TokenizeSettings",
     "TokenizerTrainSettings",
     "TrainSettings",
+    "WatchSettings",
     "Weights",
     "data_folder",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from gptcli.data.durable import write_bytes
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+_TAIL = 16_384  # bytes: some lines of any kind
 
 
 class Log:
@@ -74,3 +75,14 @@ def _rows(text: str) -> list[dict[str, Any]]:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
+
+
+def last_step(run: Path) -> int:
+    """The last step that the log of a run tells of, 0 where it tells of none. Reads the end of the file only."""
+    file = run / METRICS
+    if not file.exists():
+        return 0
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _TAIL))
+        rows = _rows(opened.read().decode("utf-8", errors="replace"))
+    return max((row["step"] for row in rows), default=0)

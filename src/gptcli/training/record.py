@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +46,8 @@ def identity(setup: Setup) -> dict[str, Any]:
     }
 
 
-def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | None) -> None:
-    """Write `run.json`; what earlier calls said is kept under `calls`."""
+def write(run: Path, setup: Setup, trainee: Trainee, facts: Mapping[str, str], command: Sequence[str] | None) -> None:
+    """Write `run.json`, with `facts` as people are told them; what earlier calls said is kept under `calls`."""
     ranks = trainee.group.ranks
     before, parameters = read(run) or {}, trainee.model.n_parameters()
     call: dict[str, JsonValue] = {
@@ -73,6 +73,7 @@ def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | No
             "metrics": list(setup.metrics),
             **trainee.numerics.as_dict(),
         },
+        "facts": dict(facts),
         "data": {
             "folder": str(setup.shards.folder),
             "fingerprint": setup.shards.fingerprint,

@@ -174,7 +174,8 @@ def _run(
             tell(Note(note))
         setup = fitted
         evaluator = replace(evaluator, setup=setup)
-    group.on_main(lambda: record.write(run, setup, trainee, command))
+    facts = _facts(setup, trainee)
+    group.on_main(lambda: record.write(run, setup, trainee, facts, command))
     step, seconds = (found.progress.step, found.progress.seconds) if found.progress else (0, 0.0)
     logbook = Logbook(run, setup.tokens_per_step, memory, tell, time.monotonic() - seconds, is_main=group.ranks.is_main)
     gpu, choices = hardware.known(group.device), trainee.numerics
@@ -183,7 +184,9 @@ def _run(
         logbook.measure_against(peak * group.ranks.world_size, setup.config, parameters, setup.length)
     for note in (*setup.notes, *found.notes, *notes, *compile_notes):
         logbook.note(step, note, told=True)
-    tell(Started(run, step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
+    if found.folder:
+        logbook.note(step, f"resumed from {found.folder.name}", told=True, topic="resumed")
+    tell(Started(run, step, setup.steps, setup.tokens_per_step, facts))
     retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
     saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
     profile = None
