@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from rich.cells import cell_len
 
 from gptcli.cli.dashboard import Room, dashboard
 from gptcli.cli.monitor import Quiet
@@ -127,8 +130,15 @@ class LiveRun(Quiet):
 
     def print_above(self) -> None:
         """What was printed so far, as much of it as there is room for."""
-        room = max(0, self.out.size.height - len(self._lines()) - 1)
-        for text, style in self._above[len(self._above) - room :]:
+        width, height = self.out.size
+        room = height - len(self._lines()) - 1
+        shown = list[tuple[str, str]]()
+        for text, style in reversed(self._above):
+            room -= max(1, math.ceil(cell_len(text) / width))
+            if room < 0:
+                break
+            shown.insert(0, (text, style))
+        for text, style in shown:
             super().line(text, style)
 
     def picture(self) -> RenderableType:

@@ -171,7 +171,7 @@ class Loop:
             self._recent = self._recent.with_skipped(unread.step)
             self._tell_bad_step(unread, loss, grad_norm)
         else:
-            self._tell_spike(unread.step, loss, grad_norm)
+            self._tell_spike(unread.step, loss)
             self._recent = self._recent.with_good(loss, grad_norm)
         self.logbook.step_done(
             StepNumbers(
@@ -186,15 +186,14 @@ class Loop:
             )
         )
 
-    def _tell_spike(self, step: int, loss: float, grad_norm: float) -> None:
-        """Tell of the first of some steps that reached the weights though they are far above those before."""
+    def _tell_spike(self, step: int, loss: float) -> None:
+        """Tell of the first of some steps that reached the weights though their loss is far above those before."""
         zscore = self.setup.settings.spike_zscore
-        highest, steepest = self._recent.limits(zscore)
-        was_spiking, self._spiking = self._spiking, loss > highest or grad_norm > steepest
+        highest, _ = self._recent.limits(zscore)
+        was_spiking, self._spiking = self._spiking, loss > highest
         if self._spiking and not was_spiking:
-            what = f"Step {step} has a loss of {loss:.4g} and a gradient norm of {grad_norm:.3g}, more than "
-            limits = f"{zscore:g} standard deviations above the steps before; --on-spike skip leaves such steps out."
-            self.logbook.note(step, what + limits, topic="spike")
+            what = f"Step {step} has a loss of {loss:.4g}, more than {zscore:g} standard deviations above the last ones"
+            self.logbook.note(step, f"{what}; --on-spike skip leaves such steps out.", topic="spike")
 
     def _overflowed(self, loss: float, grad_norm: float) -> bool:
         """Whether fp16 could not hold the gradients as they were scaled, which says nothing of the run."""
