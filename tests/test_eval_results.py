@@ -156,4 +156,4 @@ def test_tokens_at_once_follow_from_the_memory_unless_they_are_said(monkeypatch:
 
 
 def test_the_tasks_are_those_that_are_promised() -> None:
-    assert list(TASKS) == ["hellaswag", "piqa", "arc-easy", "lambada", "loss"]
+    assert {"hellaswag", "piqa", "arc-easy", "lambada", "loss"} <= TASKS.keys()
