@@ -155,6 +155,5 @@ def test_tokens_at_once_follow_from_the_memory_unless_they_are_said(monkeypatch:
     assert batch_tokens(None, model) == 1
 
 
-def test_the_tasks_are_those_that_help_names() -> None:
-    assert list(TASKS) == ["hellaswag", "piqa", "arc-easy", "lambada", "loss"]
-    assert all(name in EvalSettings.model_fields["tasks"].description for name in TASKS)  # type: ignore[operator]
+def test_the_tasks_are_those_that_are_promised() -> None:
+    assert {"hellaswag", "piqa", "arc-easy", "lambada", "loss"} <= TASKS.keys()

@@ -22,7 +22,7 @@ from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Rates, make_adamw
-from gptcli.optim.schedules import learning_rate
+from gptcli.schedules import learning_rate
 from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint
 from gptcli.training.events import Evaluated, Event, Note, Saved, Started, StepDone

@@ -22,6 +22,7 @@ from gptcli.model.huggingface import (
     save_tensors,
     to_huggingface,
 )
+from gptcli.settings import ExportSettings
 from gptcli.tokenizer_files import save_tokenizer
 
 _TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja")
@@ -33,7 +34,7 @@ def real_rows(facts: ModelFacts) -> int:
     return min(rows, facts.tokenizer.vocab_size) if facts.tokenizer else rows
 
 
-def write_folder(facts: ModelFacts, folder: Path, notes: list[str]) -> int:
+def write(facts: ModelFacts, folder: Path, notes: list[str], settings: ExportSettings) -> int:
     """Write the model with `facts` into `folder`; returns how many parameters it then has."""
     rows = real_rows(facts)
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from gptcli.settings.export_formats import EXPORT_FORMATS
 from gptcli.settings.options import CommaList, CommandSettings, Count, Device, Name, argument, option
 
 Weights = Literal["auto", "fp32", "bf16", "int8"]
@@ -14,11 +15,12 @@ class EvalSettings(CommandSettings):
 
     command = "eval"
 
-    tasks: CommaList = argument((), "Tasks, with commas between: hellaswag, piqa, arc-easy, lambada, loss.")
+    tasks: CommaList = argument((), "Tasks, with commas between, such as hellaswag,loss; --list tells all.")
     list: bool = option(False, "List the tasks and end.", "Task")
     style: Literal["completion", "lm-eval", "both"] | None = option(
         None,
-        "How HellaSwag is scored: completion (the default; GPT From Scratch, build-nanogpt), lm-eval, or both.",
+        "How a task that has both is scored, such as HellaSwag: completion (the default; GPT From Scratch, "
+        "build-nanogpt), lm-eval, or both.",
         "Task",
     )
     data: Name | None = option(
@@ -117,12 +119,12 @@ class ExportSettings(CommandSettings):
     command = "export"
 
     model: Name | None = argument(None, "Run, checkpoint, Hugging Face folder or Hub id.")
-    out: Name | None = argument(None, "Folder or .gguf file to write.")
-    format: Literal["gguf", "hf"] | None = option(
+    out: Name | None = argument(None, "Folder or file to write.")
+    format: str | None = option(
         None,
-        "gguf: for llama.cpp; hf: a Hugging Face folder without padding in the vocabulary. Default: by OUT's name.",
+        "; ".join(f"{name}: {each.told}" for name, each in EXPORT_FORMATS.items()) + ". Default: by OUT's name.",
         "Output",
-        examples=["gguf", "hf"],
+        choices=EXPORT_FORMATS,
     )
     quantize: Literal["none", "q8_0"] = option("none", "Matrices of a GGUF file in 8 bits.", "Output")
 

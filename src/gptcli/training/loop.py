@@ -13,7 +13,7 @@ import torch
 
 from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
-from gptcli.optim.schedules import learning_rate
+from gptcli.schedules import learning_rate
 from gptcli.training import checkpoint, saver, signals
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator
