@@ -102,7 +102,7 @@ def limits(
     floor: float | None = None,
 ) -> tuple[float, float]:
     """The y axis that shows the `curves` from `start` on, the `raw` ones but for their outliers, and the `levels`.
-    `floor` is where the axis begins, where that is known."""
+    `floor` is where the axis begins, if nothing lies below."""
     values = list(levels)
     for some, left_out in ((curves, 0.0), (raw, _OUTLIERS)):
         for points in some:
@@ -110,9 +110,9 @@ def limits(
             values += _extremes(counted, left_out if len(points) >= _MANY else 0.0)
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if floor is not None:
-        low = floor
+        low = min(low, floor)
     margin = _MARGIN * (high - low) or _MARGIN * abs(high) or 1.0
-    return (low if floor is not None else low - margin), high + margin
+    return (low if low == floor else low - margin), high + margin
 
 
 def _extremes(y: Floats, left_out: float) -> tuple[float, ...]:

@@ -47,7 +47,7 @@ class _Look:
 _TRAINING, _APART = _Look("#0072B2", _SOLID, "o"), _Look("#D55E00", _SOLID, "o")  # of a run alone
 _LEVELS = (_Look("#333333", (0, (4, 2))), _Look("#333333", (0, (1, 2))))
 
-_FEW = 40  # points; more are marked at a distance from each other
+_FEW, _FEW_APART = 20, 40  # points of a curve, or measured apart; of more not each is marked
 _MARKS_APART = 0.14  # of the diagonal of the axes
 _FAINTEST = 0.1
 _INCHES, _LINE = 9.0, 0.2  # width of the picture, height of a line of its heading
@@ -116,7 +116,7 @@ def _style() -> Iterator[None]:
             "legend.fontsize": 8.5,
             "legend.facecolor": "white",
             "legend.edgecolor": "none",
-            "legend.framealpha": 0.75,
+            "legend.framealpha": 0.85,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -202,7 +202,7 @@ def _draw_curve(axes: Axes, curve: Curve, is_alone: bool, runs: int) -> None:
     if not len(points):
         return
     look = (_APART if curve.apart else _TRAINING) if is_alone else _look(curve.run)
-    is_few = len(points) <= _FEW
+    is_few = len(points) <= (_FEW_APART if curve.apart else _FEW)
     mark = look.mark if curve.apart or is_few or not is_alone else ""
     markevery = None if is_few else ((curve.run % len(_MARKS)) / len(_MARKS) * _MARKS_APART, _MARKS_APART)
     if curve.raw is not None:

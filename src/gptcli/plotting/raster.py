@@ -8,7 +8,7 @@ from gptcli.plotting.curves import Floats
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # Unicode's bits, from the top down
 _BRAILLE = 0x2800
-_HIGH, _WIDE = _DOTS.shape
+_HIGH, _WIDE = 4, 2
 NOBODY = -1
 
 
@@ -43,7 +43,7 @@ class Raster:
     def row_of(self, y: float) -> int:
         """The row of characters at a height between 0 and 1; the uppermost is 0."""
         last = self.rows * _HIGH - 1
-        return int(last - round(y * last)) // _HIGH
+        return (last - round(y * last)) // _HIGH
 
     def character(self, row: int, column: int, plain: bool) -> str:
         """What is drawn in a place, a space where nothing is; `plain` is for ASCII."""
