@@ -232,9 +232,11 @@ def test_averages_are_drawn_over_the_raw_curve(write_run: WriteRun) -> None:
 def test_a_skipped_step_leaves_a_gap_and_a_profiled_one_counts_for_no_speed(write_run: WriteRun) -> None:
     changed = {
         7: {"loss": None, "grad_norm": None, "skipped": True}, 8: {"loss": 99.0, "grad_norm": 50.0, "skipped": True},
-        9: {"tokens_per_second": 3.0, "profiled": True},
+        9: {"tokens_per_second": 3.0, "mfu": 0.01, "profiled": True}, 10: {"mfu": 0.413},
     }  # fmt: skip
-    found = {panel.title: panel for panel in content(write_run("a", changed=changed), smoothing=0).panels}
+    drawn = content(write_run("a", changed=changed), smoothing=0)
+    assert drawn.subtitle.endswith(" tokens, MFU 41%")
+    found = {panel.title: panel for panel in drawn.panels}
     training = found["Loss"].curves[0]
     assert len(training.points) == 28
     assert training.points.y.max() < 11

@@ -223,13 +223,15 @@ def _widened(begin: float, end: float) -> tuple[float, float]:
 
 
 def _facts(run: Run) -> str:
-    """`124M parameters, 19,073 steps, 10 billion tokens`, of these what is known."""
+    """`124 million parameters, 19,073 steps, 10 billion tokens, MFU 41%`, of these what is known."""
     parameters = run.recorded.get("resolved", {}).get("parameters")
     facts = [f"{_amount(parameters)} parameters"] if isinstance(parameters, int) else []
     last = run.rows["train"][-1]
     facts.append(f"{last['step']:,} step{'' if last['step'] == 1 else 's'}")
     if isinstance(tokens := last.get("tokens"), int):
         facts.append(f"{_amount(tokens)} tokens")
+    if len(mfu := run.points("step", "train", "mfu", without="profiled")):
+        facts.append(f"MFU {np.median(mfu.y):.0%}")
     return ", ".join(facts)
 
 
