@@ -130,11 +130,24 @@ class ExportSettings(CommandSettings):
 
 
 class PlotSettings(CommandSettings):
-    """`gpt plot`: a run in, its figure out."""
+    """`gpt plot`: runs in, their figure out."""
 
     command = "plot"
 
-    log_dir: Name = argument("log", "Folder of the run.")
-    output: Name | None = option(
-        None, "Picture to write (.png .svg .pdf). Default: plots/training.png in the run.", "Output"
+    log_dir: tuple[Name, ...] = argument(("log",), "Folders of runs; several are laid over each other.")
+    x: Literal["step", "tokens", "time", "flops"] = option(
+        "step", "What the curves run over: step, tokens, time, or flops, the arithmetic of training.", "Figure"
     )
+    smoothing: float = option(
+        0.005,
+        "Share of the x axis at which a neighbour counts 1/e in the averages of noisy curves; 0 for none.",
+        "Figure",
+        ge=0,
+        lt=1,
+    )
+    output: Name | None = option(
+        None,
+        "Picture to write (.png .svg .pdf). Default: plots/training.png in the run, or of several ./comparison.png.",
+        "Output",
+    )
+    terminal: bool = option(False, "Draw here, as text, instead of writing a picture.", "Output")

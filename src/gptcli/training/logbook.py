@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptcli.model.arithmetic import flops_per_token
 from gptcli.model.config import GPTConfig
 from gptcli.training import metrics
 from gptcli.training.events import Evaluated, Listener, Note, Profiled, Sampled, Saved, Spent, StepDone, Topic
 from gptcli.training.saver import Written
 from gptcli.training.slow_data import SlowData
-from gptcli.training.telemetry import PeakMemory, flops_per_token
+from gptcli.training.telemetry import PeakMemory
 
 
 @dataclass(frozen=True)

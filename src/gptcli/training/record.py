@@ -16,10 +16,10 @@ from pydantic import JsonValue
 import gptcli
 from gptcli.data.durable import write_json
 from gptcli.errors import Fault, raise_if
+from gptcli.model.arithmetic import flops_per_token
 from gptcli.training.run_file import RUN, read
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
-from gptcli.training.telemetry import flops_per_token
 
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
