@@ -15,8 +15,8 @@ from gptcli.export.gguf_vocabulary import add_vocabulary
 from gptcli.export.huggingface import real_rows
 from gptcli.inference.load import ModelFacts
 from gptcli.model.config import GPTConfig
-from gptcli.model.formats import format_of
-from gptcli.model.huggingface import read_model, stored_tensors
+from gptcli.model.formats import format_of, stored_tensors
+from gptcli.model.huggingface import read_model
 from gptcli.model.network import GPT
 from gptcli.model.positions import frequencies
 

@@ -11,17 +11,9 @@ import torch
 from torch import Tensor
 
 from gptcli.inference.load import ModelFacts
+from gptcli.model.files import CONFIG, GENERATION_CONFIG, WEIGHTS
 from gptcli.model.formats import format_of
-from gptcli.model.huggingface import (
-    CONFIG,
-    GENERATION_CONFIG,
-    WEIGHTS,
-    from_huggingface,
-    read_shape,
-    read_tensors,
-    save_tensors,
-    to_huggingface,
-)
+from gptcli.model.huggingface import from_huggingface, read_shape, read_tensors, save_tensors, to_huggingface
 from gptcli.tokenizer_files import save_tokenizer
 
 _TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja")

@@ -25,9 +25,10 @@ from gptcli.distributed.group import Group
 from gptcli.errors import Fault, UserError
 from gptcli.model.checksums import TRAINING, damage, seal
 from gptcli.model.config import GPTConfig
-from gptcli.model.formats import format_of
+from gptcli.model.files import WEIGHTS
+from gptcli.model.formats import format_of, stored_tensors
 from gptcli.model.formats.format import Stored
-from gptcli.model.huggingface import WEIGHTS, save_tensors, stored_tensors, to_huggingface, write_tensors
+from gptcli.model.huggingface import save_tensors, to_huggingface, write_tensors
 from gptcli.model.locate import CHECKPOINTS, STATE, checkpoints_of, damage_hint, step_of
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Optimizers
