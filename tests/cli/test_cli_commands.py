@@ -44,7 +44,7 @@ def results(stub: Any) -> list[Any]:
     """What `evaluate` gives."""
     given: list[Any] = []
 
-    def evaluate(settings: EvalSettings, progress: Any) -> list[Any]:
+    def evaluate(settings: EvalSettings, progress: Any, begins: Any) -> list[Any]:
         progress(100, 200, "hellaswag")
         return given
 

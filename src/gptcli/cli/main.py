@@ -40,6 +40,7 @@ _COMMANDS = {
     "eval": _Entry("With a model", "Score a model: HellaSwag, loss, perplexity.", json=True),
     "generate": _Entry("With a model", "Complete a prompt.", json=True),
     "export": _Entry("With a model", "Write a model for other programs.", json=True),
+    "info": _Entry("With a run", "Tell what a run, model or data folder is and comes from.", json=True),
     "plot": _Entry("With a run", "Draw the curves of a run.", json=False),
     "doctor": _Entry("When in doubt", "Look at what usually fails on a machine, with its mend.", json=True),
     "doctor resume": _Entry("When in doubt", "Prove that a run of yours is resumed exactly.", json=True),

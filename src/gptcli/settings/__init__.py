@@ -12,7 +12,7 @@ from gptcli.settings.doctor import DoctorResumeSettings, DoctorSettings
 from gptcli.settings.options import CommandSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
-from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings, Weights
+from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, InfoSettings, PlotSettings, Weights
 
 COMMANDS: dict[str, type[CommandSettings]] = {
     cls.command: cls
@@ -23,6 +23,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
         EvalSettings,
         GenerateSettings,
         ExportSettings,
+        InfoSettings,
         PlotSettings,
         DoctorSettings,
         DoctorResumeSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "EvalSettings",
     "ExportSettings",
     "GenerateSettings",
+    "InfoSettings",
     "PlotSettings",
     "TokenizeSettings",
     "TokenizerTrainSettings",
