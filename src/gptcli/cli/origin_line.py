@@ -36,7 +36,7 @@ def describe(info: ModelInfo, name: str) -> str:
         parts = [
             *_step(info, origin),
             *size,
-            *([f"data {Path(data.folder).name or data.folder}{known}"] if data.folder else []),
+            *([f"data {_last_part(data.folder)}{known}"] if data.folder else []),
             *([f"gpt {version}"] if version else []),
             *([f"commit {origin.git_commit[:COMMIT]}"] if origin.git_commit else []),
         ]
@@ -50,6 +50,11 @@ def _step(info: ModelInfo, origin: Provenance) -> list[str]:
         return []
     step = "" if origin.step is None else f"step {origin.step:,}"
     return [" of ".join(filter(None, (step, origin.run and f"run {origin.run}")))] if step or origin.run else []
+
+
+def _last_part(folder: str) -> str:
+    """A folder's own name, whichever system its path was written on."""
+    return folder.replace("\\", "/").rstrip("/").rpartition("/")[2] or folder
 
 
 def rounded(number: int) -> str:

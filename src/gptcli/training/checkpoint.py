@@ -1,4 +1,5 @@
-"""Checkpoints: a Hugging Face model folder, and in its subfolder `training/` what a resume needs beyond the weights.
+"""Checkpoints: a Hugging Face model folder that tells where it comes from (`provenance.py`), and in its subfolder
+`training/` what a resume needs beyond the weights.
 
 A checkpoint is written under a hidden name, sealed with checksums, and renamed when it is whole and on disk. Going on,
 a run takes the newest one whose checksums hold.
