@@ -128,6 +128,7 @@ def test_two_processes_give_the_same_integers_and_one_document(folder: Path, tmp
             capture_output=True, text=True, timeout=150, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+        assert done.stderr.count(f"{folder}: GPT-2, ") == 1, "one line on the model, however many processes"
         lines = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
         documents.append((json.loads(done.stdout), lines))
     (one, its_lines), (two, their_lines) = documents

@@ -40,11 +40,14 @@ def losses(run: Path, kind: str = "train") -> list[tuple[int, float]]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything in a checkpoint but how long it took, and the checksums, which tell of that too."""
+    """Everything in a checkpoint but how long it took, what its calls were, and the checksums, which tell of both."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     state = json.loads(files["training/state.json"])
     del files["training/checksums.json"]
     files["training/state.json"] = json.dumps(state | {"seconds": 0}).encode()
+    told = json.loads(files["provenance.json"])
+    of_calls = {"run", "started", "saved", "command", "settings", "computed"}
+    files["provenance.json"] = json.dumps({key: told[key] for key in told.keys() - of_calls}, sort_keys=True).encode()
     return files
 
 

@@ -13,6 +13,7 @@ import pytest
 from gptcli.cli.eval import aligned
 from gptcli.errors import UserError
 from gptcli.settings import EvalSettings, PlotSettings
+from gptcli.tokenizer import get_tokenizer
 
 
 def write_run(folder: str) -> Path:
@@ -108,7 +109,8 @@ def results(stub: Any) -> list[Any]:
     """What `evaluate` gives."""
     given: list[Any] = []
 
-    def evaluate(settings: EvalSettings, progress: Any) -> list[Any]:
+    def evaluate(settings: EvalSettings, progress: Any, begins: Any) -> list[Any]:
+        begins(SimpleNamespace(folder=Path("log"), tokenizer=get_tokenizer("bytes")), "shown")
         progress(100, 200, "hellaswag")
         return given
 
@@ -129,6 +131,7 @@ def test_eval_draws_a_table_beside_the_published_figures(gpt: Any, results: list
     assert result.out == ""
     lines = [line.split() for line in result.err.splitlines()]
     assert lines[0] == ["Data:", str(Path("data/books"))]
+    assert lines[1] == ["shown:", "unknown,", "tokenizer", "bytes"]
     assert ["hellaswag", "100", "of", "200"] in lines
     assert lines.count(["note:", "told", "once"]) == 1
     assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01", "3.3", "gpt2"]) == 2

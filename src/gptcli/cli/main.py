@@ -43,6 +43,7 @@ _COMMANDS = {
     "watch": _Entry("With a run", "Watch a run that goes on in another process or on another machine.", json=False),
     "runs": _Entry("With a run", "List runs: state, losses, scores, speed, size.", json=True),
     "runs diff": _Entry("With a run", "Show how two runs differ, in settings and results.", json=True),
+    "info": _Entry("With a run", "Tell what a run, model or data folder is and comes from.", json=True),
     "plot": _Entry("With a run", "Draw the curves of runs: loss, HellaSwag, learning rate, speed.", json=False),
     "doctor": _Entry("When in doubt", "Look at what usually fails on a machine, with its mend.", json=True),
     "doctor resume": _Entry("When in doubt", "Prove that a run of yours is resumed exactly.", json=True),

@@ -51,6 +51,12 @@ def _check_run(name: str) -> None:
     open_runs([Path(name)])
 
 
+def _check_path(name: str) -> None:
+    from gptcli.info.places import locate
+
+    locate(name)
+
+
 def _check_data(name: str) -> None:
     _check_file("--data", name)
 
@@ -69,6 +75,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "data_root": _check_data_root,
     "init_from": _check_model,
     "model": _check_model,
+    "path": _check_path,
     "data": _check_data,
     "hellaswag_data": _check_hellaswag_data,
     "plot log_dir": _check_run,

@@ -13,7 +13,7 @@ from gptcli.settings.options import CommandSettings
 from gptcli.settings.runs import RunsDiffSettings, RunsSettings, WatchSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
-from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings, Weights
+from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, InfoSettings, PlotSettings, Weights
 
 COMMANDS: dict[str, type[CommandSettings]] = {
     cls.command: cls
@@ -27,6 +27,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
         WatchSettings,
         RunsSettings,
         RunsDiffSettings,
+        InfoSettings,
         PlotSettings,
         DoctorSettings,
         DoctorResumeSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "EvalSettings",
     "ExportSettings",
     "GenerateSettings",
+    "InfoSettings",
     "PlotSettings",
     "RunsDiffSettings",
     "RunsSettings",

@@ -1,4 +1,5 @@
-"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt export`, `gpt plot`."""
+"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt export`, `gpt info`,
+`gpt plot`."""
 
 from __future__ import annotations
 
@@ -127,6 +128,15 @@ class ExportSettings(CommandSettings):
         choices=EXPORT_FORMATS,
     )
     quantize: Literal["none", "q8_0"] = option("none", "Matrices of a GGUF file in 8 bits.", "Output")
+
+
+class InfoSettings(CommandSettings):
+    """`gpt info`: a folder in, what is known of it out."""
+
+    command = "info"
+
+    path: Name = argument("log", "Run, checkpoint, Hugging Face folder or folder of token shards.")
+    verify: bool = option(False, "Compare checksums too, which reads every byte.", "Check")
 
 
 class PlotSettings(CommandSettings):

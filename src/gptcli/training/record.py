@@ -48,7 +48,7 @@ def identity(setup: Setup) -> dict[str, Any]:
 
 def write(run: Path, setup: Setup, trainee: Trainee, facts: Mapping[str, str], command: Sequence[str] | None) -> None:
     """Write `run.json`, with `facts` as people are told them; what earlier calls said is kept under `calls`."""
-    ranks = trainee.group.ranks
+    ranks, manifest = trainee.group.ranks, setup.shards.manifest
     before, parameters = read(run) or {}, trainee.model.n_parameters()
     call: dict[str, JsonValue] = {
         "command": list(command) if command else None,
@@ -77,7 +77,9 @@ def write(run: Path, setup: Setup, trainee: Trainee, facts: Mapping[str, str], c
         "data": {
             "folder": str(setup.shards.folder),
             "fingerprint": setup.shards.fingerprint,
-            "sources": list(setup.shards.manifest.sources) if setup.shards.manifest else [],
+            "tokens": {split: len(stream) for split, stream in sorted(setup.shards.splits.items())},
+            "totals": manifest.totals.model_dump() if manifest else None,
+            "sources": list(manifest.sources) if manifest else [],
         },
         "tokenizer": setup.tokenizer.name if setup.tokenizer else None,
         **call,

@@ -33,6 +33,7 @@ from gptcli.training.feed import Feed
 from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
 from gptcli.training.profiling import Profile
+from gptcli.training.provenance import origin_of
 from gptcli.training.retention import Retention, check_room
 from gptcli.training.run_folder import Continuation, last_val_loss, open_run
 from gptcli.training.saver import Saver
@@ -188,7 +189,7 @@ def _run(
         logbook.note(step, f"resumed from {found.folder.name}", told=True, topic="resumed")
     tell(Started(run, step, setup.steps, setup.tokens_per_step, facts))
     retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
-    saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
+    saver = Saver(run, setup.tokenizer, retention, origin_of(run)) if group.ranks.is_main else None
     profile = None
     if settings.profile and group.ranks.is_main:
         intervals = (settings.eval_every, settings.sample_every)
