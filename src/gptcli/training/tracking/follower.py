@@ -39,7 +39,7 @@ Report = Callable[..., None]
 class Job:
     """What to track with what: `home` as in the registry, `run` the run's folder, and the step `after` which it goes on
     (None: it begins). A call into the tracker may take `patience` seconds, and everything that is left `last_patience`
-    once the training process is gone."""
+    once standard input has ended, where the training process does not end this one before."""
 
     name: str
     home: str
@@ -165,7 +165,7 @@ def _detached(job: Job) -> tuple[int, Report]:
 
 def _reason(error: BaseException) -> str:
     """An error in one line of readable length."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).rstrip(".")
     named = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return named if len(named) <= _LONGEST_REASON else named[:_LONGEST_REASON] + "…"
 

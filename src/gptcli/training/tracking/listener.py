@@ -23,6 +23,7 @@ from gptcli.training.tracking.registry import TRACKERS
 PATIENCE = 120.0  # seconds that a call into a tool may take: W&B waits for its server for 90
 LAST_PATIENCE = 30.0  # for which the end of a complete run waits for its trackers
 STOPPED_PATIENCE = 10.0  # and one that is stopped: whoever stops it often kills it after 30
+ORPHAN_PATIENCE = 60.0  # that a tracker gives itself to finish where nobody waits for it any more
 _TOLD_FROM = 3.0  # seconds of waiting from which on it is told
 _SECONDS_BETWEEN_LOOKS = 0.05
 
@@ -48,7 +49,7 @@ class Tracking:
         for name in names:
             try:
                 (self._run / TRACKING).mkdir(exist_ok=True)
-                job = Job(name, TRACKERS[name].home, str(self._run.resolve()), after, PATIENCE, LAST_PATIENCE)
+                job = Job(name, TRACKERS[name].home, str(self._run.resolve()), after, PATIENCE, ORPHAN_PATIENCE)
                 self._followers.append(_Follower(job, self._run / TRACKING / f"{name}.log"))
             except OSError as error:
                 self._tell(Note(f"{name} can't be started: {error.strerror or error}. The run goes on without it."))
