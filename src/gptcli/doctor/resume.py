@@ -98,6 +98,7 @@ def shortened(settings: TrainSettings, folder: Path, tell: Tell) -> TrainSetting
         "fit_time": None,
         "max_time": None,
         "profile": None,
+        "track": (),
         "warmup_iters": min(settings.warmup_iters, 2),
         "eval_every": 2,
         "eval_iters": 1,

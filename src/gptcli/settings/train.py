@@ -181,6 +181,10 @@ class TrainSettings(CommandSettings):
         None, "Profile so many steps, after the first ones: a trace, and where their time went.", "Run", ge=1
     )
     monitor: bool = option(True, "Show progress while training. Metrics are written in any case.", "Run")
+    track: CommaList = option(
+        (), "Also track the run with tensorboard, wandb or trackio (extras of these names).", "Run",
+        examples=["tensorboard", "wandb", "trackio", "none"],
+    )  # fmt: skip
     dry_run: bool = option(False, "Tell size, memory, length and time of the run, and train nothing.", "Run")
     on: Name | None = option(None, "Plan for these GPUs in place of this machine, with --dry-run: 8xh100.", "Run")
 

@@ -35,6 +35,26 @@ class Log:
         return ""
 
 
+class Tail:
+    """The rows of a file that somebody else makes longer. It is never kept open: its writer may replace it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._read = 0  # bytes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Those whose lines have become whole since the last call."""
+        try:
+            with self.file.open("rb") as opened:
+                opened.seek(self._read)
+                content = opened.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return _rows(whole.decode("utf-8", errors="replace"))
+
+
 def append_bytes(file: Path, content: bytes) -> None:
     """Add all of `content` to a file, or nothing. Raises OSError."""
     with file.open("ab", buffering=0) as opened:

@@ -24,7 +24,7 @@ from gptcli.training.step import Trainee
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
     "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "profile", "monitor", "dry_run",
-    "on", "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
+    "track", "on", "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
     "on_spike", "spike_zscore", "spike_limit",
     "eval_every", "eval_iters", "metrics", "eval_examples", "final_eval_examples", "hellaswag_data", "sample_every",
     "device", "gpus", "nodes", "node_rank", "rdzv_endpoint", "shard", "torch_matmul_precision", "compile",

@@ -41,6 +41,7 @@ from gptcli.training.setup import Setup, describe, prepare, with_steps
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Trainee
 from gptcli.training.telemetry import PeakMemory
+from gptcli.training.tracking.listener import Tracking
 
 
 def train(
@@ -68,6 +69,8 @@ def train(
     keep_compiled()
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals(began + settings.max_time if settings.max_time else None))
+        # Before the processes are grouped, so that none of the others waits for a tracker at the end.
+        tell = tracking = stack.enter_context(Tracking(Path(settings.log_dir), tell, lambda: bool(stop)))
         if ranks.launched:
             stack.enter_context(ending_with(launcher()))
         find_device = partial(resolve_device, settings.device, ranks.local_rank)
@@ -83,7 +86,7 @@ def train(
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, last_val_loss(run), None, already_finished=True)
-        return _run(setup, group, found, stop, tell, command, began, stack)
+        return _run(setup, group, found, stop, tracking, command, began, stack)
 
 
 def _prepared(settings: TrainSettings, group: Group) -> Setup:
@@ -103,7 +106,7 @@ def _prepared(settings: TrainSettings, group: Group) -> Setup:
 
 
 # What may differ from machine to machine.
-_LOCAL = {"data_root", "log_dir", "init_from", "hellaswag_data", "node_rank", "gpus", "device", "monitor"}
+_LOCAL = {"data_root", "log_dir", "init_from", "hellaswag_data", "node_rank", "gpus", "device", "monitor", "track"}
 
 
 def _facts_of_rank(setup: Setup) -> dict[str, str]:
@@ -135,7 +138,7 @@ def _run(
     group: Group,
     found: Continuation,
     stop: StopSignals,
-    tell: Listener,
+    tell: Tracking,
     command: Sequence[str] | None,
     began: float,
     stack: ExitStack,
@@ -177,6 +180,7 @@ def _run(
         evaluator = replace(evaluator, setup=setup)
     facts = _facts(setup, trainee)
     group.on_main(lambda: record.write(run, setup, trainee, facts, command))
+    tell.begin(setup.trackers, found.progress.step if found.progress else None)
     step, seconds = (found.progress.step, found.progress.seconds) if found.progress else (0, 0.0)
     logbook = Logbook(run, setup.tokens_per_step, memory, tell, time.monotonic() - seconds, is_main=group.ranks.is_main)
     gpu, choices = hardware.known(group.device), trainee.numerics
