@@ -56,18 +56,15 @@ def dashboard(progress: RunProgress, name: str, state: str, seconds: float, room
 
 
 def _headline(name: str, state: str, seconds: float, width: int) -> Text:
-    from rich.text import Text
-
-    right = f"{state}  {duration(seconds)}"
-    left = _line([(name, "bold")], max(1, width - len(right) - 2))
-    gap = max(2, width - left.cell_len - len(right))
-    return Text.assemble(left, " " * gap, (state, _STYLES.get(state, "")), f"  {duration(seconds)}")
+    """Name on the left, state and time on the right."""
+    told = f"  {duration(seconds)}"
+    left = _line([(name, "bold")], width - len(state) - len(told) - 2)
+    gap = max(2, width - left.cell_len - len(state) - len(told))
+    return _line([(left.plain, "bold"), (" " * gap, ""), (state, _STYLES.get(state, "")), (told, "")], width)
 
 
 def _bar(progress: RunProgress, room: Room, width: int) -> Text:
     """How far it is, as a bar and in numbers, and how long it will still take."""
-    from rich.text import Text
-
     share = progress.step / progress.steps if progress.steps else 0.0
     left = progress.seconds_left
     told = f"{progress.step:,}/{progress.steps:,}  {math.floor(100 * share)}%"
@@ -78,7 +75,7 @@ def _bar(progress: RunProgress, room: Room, width: int) -> Text:
         return _line([(told, "")], width)
     full = round(length * share)
     done, rest = ("#", ".") if room.ascii_only else ("━", "─")
-    return Text.assemble((done * full, "green"), (rest * (length - full), "dim"), "  ", told)
+    return _line([(done * full, "green"), (rest * (length - full), "dim"), (f"  {told}", "")], width)
 
 
 def _curves(progress: RunProgress, room: Room, width: int) -> list[Text]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gptcli.errors import UserError
+from gptcli.errors import UsageError
 from gptcli.runs import replay
 from gptcli.runs.progress import RunProgress
 from gptcli.training.events import Event
@@ -100,6 +100,6 @@ def progress_of(run: Path) -> RunProgress:
 
 
 def check_is_run(run: Path) -> None:
-    """Raise UserError where `run` is no run folder."""
+    """Raise UsageError where `run` is no run folder."""
     if not (run / RUN).exists() and not (run / METRICS).exists():
-        raise UserError(f"{run} is not a run: it has no {RUN}.", "Name a run folder of gpt train.")
+        raise UsageError(f"{run} is not a run: it has no {RUN}.", "Name a run folder of gpt train.")
