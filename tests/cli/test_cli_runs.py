@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -15,9 +15,12 @@ from rich.console import Console
 from gptcli.cli import watch
 from gptcli.cli.dashboard import Room, dashboard, printable
 from gptcli.cli.live import Canvas, LiveRun
+from gptcli.cli.runs import COLUMNS, table
 from gptcli.cli.sparkline import ASCII, BLOCKS, loss_sparkline, sparkline
 from gptcli.data.locks import FolderLock
 from gptcli.runs.progress import RunProgress
+from gptcli.runs.summary import summarise
+from gptcli.settings import RunsSettings
 from gptcli.training.events import Evaluated, Event, Note, Sampled, Saved, Started, StepDone
 
 LOG = Path("log")
@@ -293,16 +296,27 @@ def test_runs_are_sorted_the_best_first(words: list[str], order: list[str], gpt:
 
 @pytest.mark.usefixtures("three_runs")
 def test_every_column_can_be_sorted_by_and_every_run_is_in_the_json(gpt: Any) -> None:
-    from gptcli.cli.runs import _KEYS
-    from gptcli.settings import RunsSettings
-
-    for column in _KEYS:
-        assert len(names(gpt("runs", "--sort", column).out)) == 3
-    assert f"'{next(iter(_KEYS))}'" in str(RunsSettings.model_fields["sort"].annotation)
+    assert get_args(RunsSettings.model_fields["sort"].annotation) == tuple(column.name for column in COLUMNS)
+    for column in COLUMNS:
+        assert len(names(gpt("runs", "--sort", column.name).out)) == 3
     told = json.loads(gpt("runs", "--json").out)["runs"]
     assert [Path(run["path"]).name for run in told] == ["c", "b", "a"]
     assert told[1]["best_val_loss"] == 9.0
     assert told[1]["hellaswag"] is None
+
+
+@pytest.mark.usefixtures("three_runs")
+@pytest.mark.parametrize(("columns", "left_out"), [(150, ()), (100, ("started",)), (60, ("model", "size", "loss"))])
+def test_a_narrow_terminal_leaves_out_columns_and_breaks_no_number(columns: int, left_out: tuple[str, ...]) -> None:
+    summaries = [summarise(Path("log") / name) for name in "abc"]
+    out = Console(file=io.StringIO(), width=columns)
+    out.print(table(summaries, columns))
+    drawn = out.file.getvalue()  # type: ignore[attr-defined]
+    assert len(drawn.splitlines()) == 4
+    assert "…" not in drawn
+    header = drawn.splitlines()[0].split()
+    assert not set(left_out) & set(header)
+    assert {"run", "state", "step", "best"} <= set(header)
 
 
 def test_a_damaged_run_is_told_and_the_others_are_listed(gpt: Any) -> None:

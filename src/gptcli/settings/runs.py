@@ -22,8 +22,8 @@ class RunsSettings(CommandSettings):
 
     folder: Name = argument(".", "Folder at and under which runs are looked for, four levels deep.")
     sort: Literal[
-        "started", "run", "state", "step", "tokens", "loss", "val", "best", "hellaswag", "speed", "time", "size",
-        "model",
+        "run", "state", "model", "parameters", "step", "tokens", "loss", "val", "best", "hellaswag", "speed", "time",
+        "size", "started",
     ] = option("started", "Column to sort by: the best, fastest, newest or largest first.", "Table")  # fmt: skip
     reverse: bool = option(False, "The other way round.", "Table")
 
