@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints-dev.txt
 	@touch $(INSTALLED)
 
 demo: install
-	PATH="$(abspath $(BIN)):$$PATH" bash examples/quickstart.sh
+	PATH="$$PWD/$(BIN):$$PATH" bash examples/quickstart.sh
 
 lint: install
 	$(BIN)/ruff check .

@@ -37,8 +37,8 @@ from turns import MIB, Side, in_turns, spread
 from whole_runs import Run, train, write_shards
 
 from gptcli import GPT, GPTConfig
+from gptcli.model.arithmetic import flops_per_token
 from gptcli.training.numerics import fastest_matmul, precision_of
-from gptcli.training.telemetry import flops_per_token
 
 # GPT-2's network; `tiny` only shows that all works.
 SHAPES = {

@@ -219,10 +219,10 @@ def test_a_last_save_that_can_not_be_made_leaves_the_last_good_one(
 def test_any_error_of_a_save_is_told_and_no_end(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = checkpoint.write
 
-    def fail_at_3(run: Path, taken: checkpoint.Snapshot, tokenizer: object) -> Path:
+    def fail_at_3(run: Path, taken: checkpoint.Snapshot, tokenizer: object, origin: object) -> Path:
         if taken.progress.step == 3:
             raise RuntimeError("something new")
-        return write(run, taken, tokenizer)  # type: ignore[arg-type]
+        return write(run, taken, tokenizer, origin)  # type: ignore[arg-type]
 
     monkeypatch.setattr(checkpoint, "write", fail_at_3)
     events: list[Event] = []
@@ -272,10 +272,10 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     write, later = checkpoint.write, threading.Event()
     order: list[str] = []
 
-    def slowly(run: Path, taken: checkpoint.Snapshot, tokenizer: object) -> Path:
+    def slowly(run: Path, taken: checkpoint.Snapshot, tokenizer: object, origin: object) -> Path:
         if taken.progress.step == 3:
             assert later.wait(60), "the training waited for the save"
-        return write(run, taken, tokenizer)  # type: ignore[arg-type]
+        return write(run, taken, tokenizer, origin)  # type: ignore[arg-type]
 
     def listen(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == 5:
@@ -297,10 +297,10 @@ def test_what_is_written_is_the_state_of_the_step_although_training_went_on(
 ) -> None:
     write, later = checkpoint.write, threading.Event()
 
-    def slowly(run: Path, taken: checkpoint.Snapshot, tokenizer: object) -> Path:
+    def slowly(run: Path, taken: checkpoint.Snapshot, tokenizer: object, origin: object) -> Path:
         if taken.progress.step == 3:
             later.wait(60)
-        return write(run, taken, tokenizer)  # type: ignore[arg-type]
+        return write(run, taken, tokenizer, origin)  # type: ignore[arg-type]
 
     def listen(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == 5:

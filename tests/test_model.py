@@ -17,8 +17,9 @@ from gptcli import GPT, GPTConfig
 from gptcli.errors import UserError
 from gptcli.model.cache import KVCache
 from gptcli.model.config import RopeScaling, padded_vocabulary
+from gptcli.model.files import read_config
 from gptcli.model.formats import format_of
-from gptcli.model.huggingface import MISSING_BIASES, read_config, read_model, write_model
+from gptcli.model.huggingface import MISSING_BIASES, read_model, write_model
 from gptcli.presets import PRESETS
 
 transformers = pytest.importorskip("transformers")

@@ -13,7 +13,7 @@ from gptcli.model.config import stacked
 from gptcli.optim import muon
 from gptcli.optim.muon import Matrix, Muon, momentum_at, orthogonalised
 from gptcli.optim.optimizers import Optimizers, Rates, make_adamw, make_muon
-from gptcli.optim.schedules import learning_rate
+from gptcli.schedules import learning_rate
 
 MODERN = GPTConfig(
     vocab_size=50, emb_dim=32, context_length=8, n_layers=2, n_heads=4, n_kv_heads=2, positions="rotary", norm="rms",

@@ -15,9 +15,9 @@ from gptcli.errors import UsageError, UserError
 from gptcli.model.config import GPTConfig
 from gptcli.model.huggingface import write_model
 from gptcli.model.network import GPT
-from gptcli.optim.schedules import learning_rate
 from gptcli.planning import plan
 from gptcli.presets import PRESETS
+from gptcli.schedules import learning_rate
 from gptcli.settings import TokenizeSettings, TrainSettings
 from gptcli.training.length import ORIGINAL_STEPS
 from gptcli.training.memory import Shape, memory_of

@@ -22,7 +22,7 @@ from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import checkpoints_of
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Rates, make_adamw
-from gptcli.optim.schedules import learning_rate
+from gptcli.schedules import learning_rate
 from gptcli.settings import TrainSettings
 from gptcli.training import checkpoint
 from gptcli.training.events import Evaluated, Event, Note, Saved, Started, StepDone
@@ -40,11 +40,14 @@ def losses(run: Path, kind: str = "train") -> list[tuple[int, float]]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything in a checkpoint but how long it took, and the checksums, which tell of that too."""
+    """Everything in a checkpoint but how long it took, what its calls were, and the checksums, which tell of both."""
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     state = json.loads(files["training/state.json"])
     del files["training/checksums.json"]
     files["training/state.json"] = json.dumps(state | {"seconds": 0}).encode()
+    told = json.loads(files["provenance.json"])
+    of_calls = {"run", "started", "saved", "command", "settings", "computed"}
+    files["provenance.json"] = json.dumps({key: told[key] for key in told.keys() - of_calls}, sort_keys=True).encode()
     return files
 
 
@@ -413,7 +416,7 @@ def test_what_the_user_was_told_is_an_event_in_the_metrics(shards: Path, tmp_pat
     told = [event.message for event in events if isinstance(event, Note)]
     assert told
     events_logged = [row["message"] for row in read(tmp_path / "metrics.jsonl") if row["kind"] == "event"]
-    assert [message for message in events_logged if not message.startswith("saved ")] == told
+    assert [message for message in events_logged if not message.startswith("saved ")] == [*told, "finished"]
 
 
 def test_python_gets_the_preset_too_and_no_silent_single_process(shards: Path, tmp_path: Path) -> None:

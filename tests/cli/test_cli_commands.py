@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,77 @@ import pytest
 from gptcli.cli.eval import aligned
 from gptcli.errors import UserError
 from gptcli.settings import EvalSettings, PlotSettings
+from gptcli.tokenizer import get_tokenizer
 
 
-def test_plot_prints_the_path_of_the_figure(gpt: Any, stub: Any) -> None:
-    stub("gptcli.plotting", plot=lambda log_dir, output: output or log_dir / "plots" / "training.png")
-    assert gpt("plot").out == f"{Path('log/plots/training.png')}\n"
-    assert gpt("plot", "other", "--output", "x.svg").out == "x.svg\n"
-    assert PlotSettings().log_dir == "log"
+def write_run(folder: str) -> Path:
+    """A run of three steps, of which nothing but its metrics is left."""
+    run = Path(folder)
+    run.mkdir(parents=True)
+    row = {"kind": "train", "tokens": 512, "time": 1.5, "loss": 9.0, "lr": 1e-3}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row | {"step": step}) + "\n" for step in (1, 2, 3)))
+    return run
+
+
+def test_plot_prints_the_path_of_the_figure(gpt: Any) -> None:
+    assert PlotSettings().log_dir == ("log",)
+    for run in ("log", "other"):
+        write_run(run)
+    for words, picture in (
+        ((), Path("log/plots/training.png")),
+        (("other",), Path("other/plots/training.png")),
+        (("log", "other"), Path("comparison.png")),
+        (("log", "other", "--x", "tokens", "--output", "x.svg"), Path("x.svg")),
+    ):
+        result = gpt("plot", *words)
+        assert (result.code, result.out, result.err) == (0, f"{picture}\n", "")
+        assert picture.stat().st_size > 1_000
+
+
+def test_plot_draws_on_the_terminal_with_colours_where_they_are_wanted(
+    gpt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run("log")
+    plain = gpt("plot", "--terminal")
+    assert "Learning rate" in plain.out
+    assert "\x1b" not in plain.out
+    assert not Path("log/plots").exists()
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = gpt("plot", "--terminal").out
+    assert "\x1b[" in coloured
+    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain.out
+    monkeypatch.setattr("locale.setlocale", lambda *_: "C")
+    assert gpt("plot", "--terminal").out.isascii()
+
+
+def test_plot_tells_all_faults_at_once(gpt: Any) -> None:
+    write_run("runs/small")
+    result = gpt("plot", "runs/smal", "nothing", "--output", "x.gif")
+    assert result.code == 2
+    assert result.faults == [
+        f"There is no folder {Path('runs/smal')}.",
+        "There is no folder nothing.",
+        "--output: x.gif is no kind of picture that can be drawn.",
+    ]
+    assert f"Did you mean '{Path('runs/small')}'?" in result.err
+    assert gpt("plot", "runs/small", "--terminal", "--output", "x.png").faults == ["--terminal writes no picture."]
+    mistyped = gpt("plot", "nothing", "--x", "token", "--smoothing", "1")
+    assert mistyped.faults == [
+        "--x: 'token' is not one of step, tokens, time, flops.",
+        "--smoothing: 1 is not below 1.",
+        "There is no folder nothing.",
+    ]
+
+
+def test_plot_needs_no_torch(python: Any) -> None:
+    write_run("log")
+    code = (
+        "import sys; from gptcli.cli.main import run\n"
+        "for words in ([], ['--terminal', '--x', 'tokens']): assert run(['plot', *words]) == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    assert python(code).splitlines()[-1] == "False"
 
 
 def scored(task: str, **figures: float) -> Any:
@@ -44,7 +109,8 @@ def results(stub: Any) -> list[Any]:
     """What `evaluate` gives."""
     given: list[Any] = []
 
-    def evaluate(settings: EvalSettings, progress: Any) -> list[Any]:
+    def evaluate(settings: EvalSettings, progress: Any, begins: Any) -> list[Any]:
+        begins(SimpleNamespace(folder=Path("log"), tokenizer=get_tokenizer("bytes")), "shown")
         progress(100, 200, "hellaswag")
         return given
 
@@ -65,6 +131,7 @@ def test_eval_draws_a_table_beside_the_published_figures(gpt: Any, results: list
     assert result.out == ""
     lines = [line.split() for line in result.err.splitlines()]
     assert lines[0] == ["Data:", str(Path("data/books"))]
+    assert lines[1] == ["shown:", "unknown,", "tokenizer", "bytes"]
     assert ["hellaswag", "100", "of", "200"] in lines
     assert lines.count(["note:", "told", "once"]) == 1
     assert lines.count(["log", "200", "0.2500", "±", "0.0300", "0.2600", "1:01", "3.3", "gpt2"]) == 2

@@ -63,11 +63,13 @@ def generate(gpt: Any, folder: Path) -> Any:
     return lambda *words: gpt("generate", "--model", str(folder), "--device", "cpu", *words)
 
 
-def test_prompt_and_completion_go_to_standard_output_and_nothing_else(generate: Any, model: LanguageModel) -> None:
+def test_prompt_and_completion_go_to_standard_output_and_one_line_on_the_model_to_standard_error(
+    generate: Any, model: LanguageModel
+) -> None:
     result = generate("Say", "--seed", "3", "--max-new-tokens", "9")
     assert result.code == 0
     assert result.out == "Say" + model.generate("Say", seed=3, max_new_tokens=9).text + "\n"
-    assert result.err == ""
+    assert result.err == f"{model.folder}: GPT-2, 28k parameters, tokenizer chars\n"
 
 
 def test_a_dash_reads_the_prompt_from_standard_input(
@@ -185,7 +187,7 @@ def test_speed_is_told_apart_from_the_text(generate: Any) -> None:
     words = ("Say", "--max-new-tokens", "3", "--no-stop-at-end", "--seed", "1")
     result = generate(*words, "--stats")
     assert result.out == generate(*words).out
-    assert result.err.startswith("3 tokens in ")
+    assert result.err.splitlines()[1].startswith("3 tokens in ")
     assert "weights in fp32 on cpu" in result.err
 
 
@@ -198,6 +200,7 @@ def test_several_models_go_on_from_the_same_prompt_with_the_same_random_numbers(
     assert len(texts) == 4
     assert texts[0] == texts[1] != texts[2] == texts[3], "one model twice, two samples"
     assert "sample 1 of 2" in result.err
+    assert result.err.count("28k parameters") == 2, "a line for each model"
     document = json.loads(generate(*words, "--json", "--seed", "4").out)
     assert [list(each) for each in document["results"]] == [["model", "prompt", "samples", "tokens_per_second"]] * 2
     both = json.loads(generate(*words, "--json").out)["results"]

@@ -179,7 +179,7 @@ def test_all_faults_of_a_call_are_told_at_once_each_with_its_mend(
         (
             ["frobnicate"],
             "There is no command 'frobnicate'.",
-            "There are: tokenize, tokenizer, train, eval, generate, export, plot, doctor.",
+            "There are: tokenize, tokenizer, train, eval, generate, export, watch, runs, info, plot, doctor.",
         ),
     ],
 )

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from gptcli.cli import report
 from gptcli.cli.options import Call
+from gptcli.cli.origin_line import origin_line
 from gptcli.cli.progress import Interval, bar, duration
 from gptcli.errors import Fault, raise_if
 from gptcli.settings import EvalSettings, data_folder
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from gptcli.evals.comparison import Comparison
     from gptcli.evals.published import PublishedScore
     from gptcli.evals.task import TaskResult
+    from gptcli.inference.load import ModelFacts
 
 EXAMPLES = """\
 gpt eval hellaswag
@@ -79,8 +83,14 @@ def _evaluate(settings: EvalSettings, call: Call) -> int:
         return report.DONE
     if settings.data_root is not None:
         report.say(f"Data: {data_folder(settings.data_root)}")
-    with watching() as progress:
-        results = run_harness(settings, progress) if settings.harness else evaluate(settings, progress)
+    out = report.console()
+
+    def begins(facts: ModelFacts, shown: str) -> None:
+        out.print(origin_line(facts.folder, facts.tokenizer, shown), style="dim")
+
+    with watching(out) as progress:
+        score = run_harness if settings.harness else evaluate
+        results = score(settings, progress, begins)
     comparisons = compare(results)
     for note in dict.fromkeys(note for result in results for note in result.notes):
         report.say(f"note: {note}", "yellow")
@@ -190,9 +200,8 @@ def number(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Callable[[int, int, str], None]]:
+def watching(out: Console) -> Iterator[Callable[[int, int, str], None]]:
     """Draws how many examples of a task are done: a bar on a terminal, else a plain line every few seconds."""
-    out = report.console()
     if not out.is_terminal:
         interval = Interval()
 

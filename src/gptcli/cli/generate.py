@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from gptcli.cli import report
 from gptcli.cli.options import Call
+from gptcli.cli.origin_line import origin_line
 from gptcli.errors import Fault, raise_if
+from gptcli.model.locate import is_hub_id
 from gptcli.settings import GenerateSettings
 
 if TYPE_CHECKING:
@@ -76,10 +78,15 @@ def _faults(settings: GenerateSettings) -> list[Fault]:
 
 
 def load_models(settings: GenerateSettings) -> list[LanguageModel]:
-    """The models that are named, or the newest under ./log."""
+    """The models that are named, or the newest under ./log; a line of each tells where it comes from."""
     from gptcli.inference.load import load
 
-    return [load(name, settings.weights, settings.device) for name in settings.model or (None,)]
+    models = []
+    for name in settings.model or (None,):
+        model = load(name, settings.weights, settings.device)
+        report.say(origin_line(model.folder, model.tokenizer, name if name and is_hub_id(name) else None), "dim")
+        models.append(model)
+    return models
 
 
 def tell_notes(notes: Sequence[str]) -> None:

@@ -40,7 +40,11 @@ _COMMANDS = {
     "eval": _Entry("With a model", "Score a model: HellaSwag, loss, perplexity.", json=True),
     "generate": _Entry("With a model", "Complete a prompt.", json=True),
     "export": _Entry("With a model", "Write a model for other programs.", json=True),
-    "plot": _Entry("With a run", "Draw the curves of a run.", json=False),
+    "watch": _Entry("With a run", "Watch a run that goes on in another process or on another machine.", json=False),
+    "runs": _Entry("With a run", "List runs: state, losses, scores, speed, size.", json=True),
+    "runs diff": _Entry("With a run", "Show how two runs differ, in settings and results.", json=True),
+    "info": _Entry("With a run", "Tell what a run, model or data folder is and comes from.", json=True),
+    "plot": _Entry("With a run", "Draw the curves of runs: loss, HellaSwag, learning rate, speed.", json=False),
     "doctor": _Entry("When in doubt", "Look at what usually fails on a machine, with its mend.", json=True),
     "doctor resume": _Entry("When in doubt", "Prove that a run of yours is resumed exactly.", json=True),
 }
@@ -48,6 +52,7 @@ _COMMANDS = {
 # The first words of commands of two: panel and summary.
 _GROUPS = {
     "tokenizer": ("From text to a model", "Make a tokenizer of your own: gpt tokenizer train."),
+    "runs": ("With a run", "List runs: state, losses, scores, speed, size. Also: gpt runs diff A B."),
     "doctor": ("When in doubt", "Look at what usually fails on a machine, with its mend. Also: gpt doctor resume."),
 }
 

@@ -1,4 +1,4 @@
-"""A training run as it is watched: a live bar on a terminal, plain lines in a log, or only its beginning and notes."""
+"""A training run as it is watched: a live view on a terminal, plain lines in a log, or its beginning and notes only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gptcli.cli.progress import Interval, bar, brief, count, duration, gibibytes, short
+from gptcli.cli.progress import Interval, count, duration
 from gptcli.cli.report import console
+from gptcli.cli.wording_of_runs import evaluated, figures
+from gptcli.runs.progress import RunProgress
 from gptcli.training.events import Evaluated, Event, Listener, Note, Profiled, Sampled, Saved, Started, StepDone
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-_WORTH_TELLING = 0.01  # of a step's time, waiting for data
-_SHORTEST_BAR = 10 + 2  # columns, with those that part it from the text on both sides
 
 
 @contextlib.contextmanager
@@ -25,9 +23,11 @@ def watching(monitor: bool, is_main: bool) -> Iterator[Listener]:
     out = console()
     if not is_main:
         yield _ignore
-    elif monitor and out.is_terminal:
-        with bar(out) as progress:
-            yield Bar(out, progress)
+    elif monitor and out.is_terminal and not out.is_dumb_terminal:
+        from gptcli.cli.live import LiveRun
+
+        with LiveRun(out) as live:
+            yield live
     else:
         yield Lines(out) if monitor else Quiet(out)
 
@@ -54,7 +54,7 @@ class Quiet:
     def line(self, text: str, style: str = "") -> None:
         from rich.text import Text
 
-        # Styled as a text: a style given to print() would colour the bar that is drawn again beneath it too.
+        # Styled as a text: a style given to print() would colour the view that is drawn again beneath it too.
         self.out.print(Text(text, style=style))
 
     def started(self, event: Started) -> None:
@@ -79,15 +79,19 @@ class Lines(Quiet):
         super().__init__(out)
         self.interval = Interval(clock=clock)
         self.clock = clock
-        self.steps = self.tokens_per_step = 0
-        self.first: tuple[int, float] | None = None  # the first step of this call, and when it was done
+        self.progress = RunProgress()
 
     def __call__(self, event: Event) -> None:
+        self.progress.take(event, self.clock())
+        self.tell(event)
+
+    def tell(self, event: Event) -> None:
+        """The line of an event that `progress` knows of already."""
         match event:
             case StepDone():
                 self.step_done(event)
             case Evaluated():
-                self.line(_evaluated(event), "bold")
+                self.line(evaluated(event), "bold")
             case Sampled():
                 self.line(f"step {event.step:,}  sample: {event.prompt}{event.text}", "dim")
             case Saved():
@@ -95,76 +99,9 @@ class Lines(Quiet):
             case _:
                 super().__call__(event)
 
-    def started(self, event: Started) -> None:
-        super().started(event)
-        self.steps, self.tokens_per_step = event.steps, event.tokens_per_step
-
-    def left(self, event: StepDone) -> str:
-        """Time to the end at the pace since the first step of this call, with its evaluations and checkpoints."""
-        if self.first is None:
-            self.first = (event.step, self.clock())
-        step, since = self.first
-        if event.step > step:
-            pace = (self.clock() - since) / (event.step - step)
-        else:
-            pace = self.tokens_per_step / max(event.tokens_per_second, 1e-9)
-        return f"{duration(pace * (self.steps - event.step))} left"
-
     def step_done(self, event: StepDone) -> None:
-        left = self.left(event)
-        if self.interval.due() or event.step == self.steps:
-            self.line(f"step {event.step:,}/{self.steps:,}  {'  '.join((*_figures(event), left))}")
-
-
-class Bar(Lines):
-    """The same on a terminal, where a bar at the bottom moves instead of the lines."""
-
-    def __init__(self, out: Console, progress: Progress) -> None:
-        super().__init__(out)
-        self.progress = progress
-        self.task: TaskID | None = None
-
-    def started(self, event: Started) -> None:
-        super().started(event)
-        self.task = self.progress.add_task("step", total=event.steps, completed=event.step, text="")
-
-    def step_done(self, event: StepDone) -> None:
-        if self.task is not None:
-            description, left = f"step {event.step:,}/{self.steps:,}", self.left(event)
-            room = self.out.options.max_width - len(description) - _SHORTEST_BAR
-            text = next((text for text in _texts(event, left) if len(text) <= room), left)
-            self.progress.update(self.task, completed=event.step, description=description, text=text)
-
-
-def _texts(event: StepDone, left: str) -> Iterator[str]:
-    """What to show beside the bar, shorter and shorter."""
-    loss = f"loss {event.loss:.4f}"
-    figures = _figures(event)
-    for shown in range(len(figures), 3, -1):
-        yield "  ".join((*figures[:shown], left))
-    yield f"{loss}  {figures[2]}  {left}"
-    yield f"{loss}  {left}"
-    yield loss
-
-
-def _figures(event: StepDone) -> list[str]:
-    """Loss, learning rate, speed, and what else is known or worth telling, from the most important on."""
-    figures = [f"loss {event.loss:.4f}", f"lr {event.lr:.2e}", f"{short(event.tokens_per_second)} tokens/s"]
-    figures.append(brief(event.seconds))
-    if event.waited >= _WORTH_TELLING:
-        figures.append(f"{event.waited:.0%} waiting for data")
-    if event.peak_memory is not None:
-        figures.append(f"peak {gibibytes(event.peak_memory)}")
-    if event.mfu is not None:
-        figures.append(f"MFU {event.mfu:.1%}")
-    return figures
-
-
-def _evaluated(event: Evaluated) -> str:
-    names = {"val": "validation", "hellaswag": "HellaSwag"}
-    values = "  ".join(f"{name} {_number(value)}" for name, value in event.values.items())
-    return f"step {event.step:,}  {names.get(event.kind, event.kind)}  {values}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        if self.interval.due() or event.step == self.progress.steps:
+            told = [f"loss {event.loss:.4f}", *figures(event)]
+            if (left := self.progress.seconds_left) is not None:
+                told.append(f"{duration(left)} left")
+            self.line(f"step {event.step:,}/{self.progress.steps:,}  {'  '.join(told)}")

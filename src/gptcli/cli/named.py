@@ -16,8 +16,9 @@ from gptcli.settings import CommandSettings, data_folder
 def faults_of_names(settings: CommandSettings) -> list[Fault]:
     """What is wrong with the names that `settings` were given; defaults are not looked at."""
     errors = Errors()
-    for option, check in _CHECKS.items():
-        if option not in settings.model_fields_set or not hasattr(settings, option):
+    for key, check in _CHECKS.items():
+        command, _, option = key.rpartition(" ")
+        if command not in ("", settings.command) or option not in settings.model_fields_set:
             continue
         value = getattr(settings, option)
         for name in value if isinstance(value, tuple) else (value,):
@@ -44,6 +45,18 @@ def _check_model(name: str) -> None:
         locate_model(name)
 
 
+def _check_run(name: str) -> None:
+    from gptcli.plotting.runs import open_runs
+
+    open_runs([Path(name)])
+
+
+def _check_path(name: str) -> None:
+    from gptcli.info.places import locate
+
+    locate(name)
+
+
 def _check_data(name: str) -> None:
     _check_file("--data", name)
 
@@ -57,10 +70,13 @@ def _check_file(option: str, name: str) -> None:
         raise UsageError(f"{option}: there is no file {name}.")
 
 
+# By option, or by command and option where another command means another thing by it.
 _CHECKS: dict[str, Callable[[str], None]] = {
     "data_root": _check_data_root,
     "init_from": _check_model,
     "model": _check_model,
+    "path": _check_path,
     "data": _check_data,
     "hellaswag_data": _check_hellaswag_data,
+    "plot log_dir": _check_run,
 }

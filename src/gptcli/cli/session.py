@@ -58,7 +58,7 @@ def run_session(settings: GenerateSettings) -> int:
         raise UserError(f"The model in {model.folder} has no tokenizer: it takes token ids, not text.")
     tell_notes(model.notes)
     session = Session(model, settings)
-    report.say(f"{model.folder}, weights in {model.weights}. /help tells how to use this.", "dim")
+    report.say(f"Weights in {model.weights}. /help tells how to use this.", "dim")
     read = reader([*(word.split()[0] for word in COMMANDS), *map(slashed, SETTINGS)], session.status)
     while True:
         try:

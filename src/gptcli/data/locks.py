@@ -6,15 +6,18 @@ import contextlib
 import json
 import os
 import socket
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 from filelock import FileLock, Timeout
 
 from gptcli.errors import UserError
 
 LOCK_FILE = ".lock"
+_SAME_START = 2.0  # seconds: as exactly as a system tells a process' start twice
 OWNER_FILE = ".lock-owner.json"  # beside the lock, since Windows lets nobody read a locked file
 
 
@@ -47,9 +50,8 @@ class FolderLock:
                 "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or str(error)
             )
             raise UserError(f"{self.folder} can't be written to: {reason}.", "Choose another folder.") from error
-        owner = {"pid": os.getpid(), "host": socket.gethostname()}
-        with contextlib.suppress(OSError):  # it only serves the message to a second writer
-            (self.folder / OWNER_FILE).write_text(json.dumps(owner), encoding="utf-8")
+        with contextlib.suppress(OSError):  # it only serves to tell others who holds the folder
+            (self.folder / OWNER_FILE).write_text(json.dumps(asdict(Owner.this_process())), encoding="utf-8")
         return self
 
     def __exit__(
@@ -74,8 +76,42 @@ class FolderLock:
 
 
 def _owner(folder: Path) -> str:
+    owner = owner_of(folder)
+    return f"process {owner.pid} on {owner.host}" if owner else "another process"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that holds a folder, or died holding it: its number, its machine, and when it was started, in seconds
+    since the epoch (another process may have got its number since)."""
+
+    pid: int
+    host: str
+    started: float = 0.0
+
+    @classmethod
+    def this_process(cls) -> Owner:
+        """The one that asks."""
+        return cls(os.getpid(), socket.gethostname(), psutil.Process().create_time())
+
+    def is_alive(self) -> bool | None:
+        """Whether it is still there; None where that can't be known, since it is a process of another machine."""
+        if self.host != socket.gethostname():
+            return None
+        try:
+            began = psutil.Process(self.pid).create_time()
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.Error:  # it is there, and somebody else's
+            return True
+        return not self.started or abs(began - self.started) < _SAME_START
+
+
+def owner_of(folder: Path) -> Owner | None:
+    """Who holds `folder`, or died holding it; None where nobody does. The lock itself is not tried, which could be in
+    the way of somebody who begins to write."""
     try:
-        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
-        return f"process {owner['pid']} on {owner['host']}"
+        told = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        return Owner(int(told["pid"]), str(told["host"]), float(told.get("started", 0.0)))
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return None

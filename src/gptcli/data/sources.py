@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import tempfile
@@ -21,6 +19,7 @@ from gptcli.data.local_files import expand, identity
 from gptcli.data.remote_file import RemoteFile, without_secrets
 from gptcli.data.retries import Told
 from gptcli.data.slices import BEGINNING, Bundle, Cursor, Cuts, Reading
+from gptcli.data.source_records import condensed
 from gptcli.data.standard_input import StandardInput
 from gptcli.data.tally import SliceFacts, Tally
 from gptcli.errors import Fault, raise_if
@@ -41,7 +40,7 @@ class LocalFiles:
     def record(self) -> dict[str, JsonValue]:
         """Path as given, size and what tells one content from another."""
         listed: list[JsonValue] = [{"path": _text(path), **identity(path)} for path in self.files]
-        return {"files": listed if len(listed) <= _LISTED_FILES else _condensed(listed)}
+        return {"files": listed if len(listed) <= _LISTED_FILES else condensed(listed)}
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class RemoteFiles:
         listed: list[JsonValue] = [
             {"path": file.place, "bytes": file.size, "version": file.version} for file in self.files
         ]
-        return {**self.given, "files": _condensed(listed)}
+        return {**self.given, "files": condensed(listed)}
 
 
 Origin = LocalFiles | Piped | RemoteFiles
@@ -291,16 +290,6 @@ def _named(record: dict[str, JsonValue]) -> str:
     if "standard_input" in record:
         return "standard input"
     return str(record.get("dataset") or record.get("address") or "the files")
-
-
-def _condensed(listed: list[JsonValue]) -> dict[str, JsonValue]:
-    """Many files as one: how many, and a checksum over what is known of them but their paths."""
-    digest = hashlib.sha256()
-    for entry in listed:
-        assert isinstance(entry, dict)
-        facts = {key: value for key, value in entry.items() if key != "path" or "version" in entry}
-        digest.update(json.dumps(facts, sort_keys=True).encode() + b"\n")
-    return {"count": len(listed), "sha256": digest.hexdigest()}
 
 
 def _text(path: Path) -> str:

@@ -22,6 +22,7 @@ from gptcli.model.checksums import CHECKSUMS
 from gptcli.model.locate import STATE, checkpoints_of
 from gptcli.settings import TrainSettings
 from gptcli.training import metrics
+from gptcli.training.provenance import PROVENANCE
 from gptcli.training.setup import prepare
 
 LEAST_STEPS, MOST_STEPS = 6, 600
@@ -97,6 +98,7 @@ def shortened(settings: TrainSettings, folder: Path, tell: Tell) -> TrainSetting
         "fit_time": None,
         "max_time": None,
         "profile": None,
+        "track": (),
         "warmup_iters": min(settings.warmup_iters, 2),
         "eval_every": 2,
         "eval_iters": 1,
@@ -220,8 +222,8 @@ def _row_difference(whole: list[dict[str, Any]], parts: list[dict[str, Any]]) ->
 
 def _files(folder: Path) -> dict[str, Path]:
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    del paths[CHECKSUMS]  # which tell of the time that the run took
-    return paths
+    # These tell of the calls, and of the time that the run took.
+    return {name: path for name, path in paths.items() if name not in (CHECKSUMS, PROVENANCE)}
 
 
 def _file_difference(whole: dict[str, Path], parts: dict[str, Path]) -> str:

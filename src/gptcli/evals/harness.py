@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gptcli.distributed.runtime import resolve_device
 from gptcli.errors import Errors, Fault, UsageError, UserError, raise_if
 from gptcli.evals.harness_surroundings import SEED, offline, quiet, seeded
-from gptcli.evals.task import Figure, Measured, TaskResult
+from gptcli.evals.task import Begins, Figure, Measured, TaskResult
 from gptcli.inference.load import ModelFacts, load, read_facts
 from gptcli.model.locate import locate_model
 from gptcli.settings import EvalSettings
@@ -45,10 +45,12 @@ class _Loaded:
         return [task.task_name for task in self.groups[name].get_all_tasks()] if name in self.groups else [name]
 
 
-def run_harness(settings: EvalSettings, progress: Progress | None = None) -> list[TaskResult]:
+def run_harness(
+    settings: EvalSettings, progress: Progress | None = None, begins: Begins | None = None
+) -> list[TaskResult]:
     """Every model of `settings` on the harness's tasks `settings.harness` (names of tasks, groups or tags, or patterns
     like mmlu_*), one model after the other, in fp32 and in this process. `progress` is told (requests done, requests in
-    all, task).
+    all, task), `begins` (facts, name shown) of each model before it is scored.
 
     A model's results come in the order groups, tasks; a group has one of its own where the harness makes figures for
     it. The figures are called as the harness calls them, those of a filter other than "none" `metric (filter)`, and
@@ -65,6 +67,8 @@ def run_harness(settings: EvalSettings, progress: Progress | None = None) -> lis
         results = []
         for name, facts in models:
             shown = str(facts.folder) if name is None or Path(name).exists() else name
+            if begins:
+                begins(facts, shown)
             results += _evaluate(settings, facts, shown, loaded, progress)
     return [replace(result, notes=[*result.notes, *_first(notes)]) for result in results]
 

@@ -20,7 +20,7 @@ from gptcli.errors import Errors, Fault, UserError, nearest, raise_if
 from gptcli.evals.common_tasks import ARC_EASY, LAMBADA, PIQA
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.evals.loss import LOSS
-from gptcli.evals.task import Scorer, Task, TaskResult
+from gptcli.evals.task import Begins, Scorer, Task, TaskResult
 from gptcli.evals.weights import is_decision, on_own_split, weigh
 from gptcli.inference.language_model import LanguageModel
 from gptcli.inference.load import ModelFacts, load, read_facts
@@ -43,10 +43,12 @@ class _Chosen:
     scorer: Scorer
 
 
-def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[TaskResult]:
+def evaluate(
+    settings: EvalSettings, progress: Progress | None = None, begins: Begins | None = None
+) -> list[TaskResult]:
     """Score every model of `settings` (default: the newest under ./log) on every task, one model after the other,
     their weights held as `settings` say; in this process, or with the others of a launcher that started it. `progress`
-    is told (examples done, examples in all, task).
+    is told (examples done, examples in all, task), `begins` (facts, name shown) of each model before it is scored.
 
     Everything that is wrong with the call is raised at once, before anything is computed: UsageError, or UserError
     where only data is at fault. That includes a file `settings.save` that can't be written; `save_rows` writes it,
@@ -68,6 +70,8 @@ def evaluate(settings: EvalSettings, progress: Progress | None = None) -> list[T
         results = []
         for name, facts in models:
             shown = str(facts.folder) if name is None or Path(name).exists() else name
+            if begins:
+                begins(facts, shown)
             if is_decision(settings):
                 score = partial(_score, chosen[0], shown=shown, group=group, progress=progress)
                 results += weigh(facts, group.device, settings, score)

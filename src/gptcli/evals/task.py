@@ -31,6 +31,7 @@ class Measured:
 
 
 Progress = Callable[[int, int], None]  # examples done, examples in all
+Begins = Callable[[ModelFacts, str], None]  # a model that is about to be scored, and the name that it is shown by
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,28 @@
 """A model for other programs: a folder in Hugging Face's format, or one file for llama.cpp and those built on it.
 
-A new format is a module with a function like `export_gguf`, and its place in `export`.
+A new format is a module here with a function `write`, a `Writer`, and its entry in `settings/export_formats.py`.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 from gptcli.errors import UsageError
-from gptcli.export.huggingface import write_folder
 from gptcli.inference.load import ModelFacts, read_facts
 from gptcli.model.locate import locate_model
 from gptcli.settings import ExportSettings
+from gptcli.settings.export_formats import EXPORT_FORMATS
+
+
+class Writer(Protocol):
+    """Writes the model with `facts` to `out`, which is not there yet, and returns how many parameters it then has. What
+    the user should be told is added to `notes`. Raises UserError for a model that the format can't hold."""
+
+    def __call__(self, facts: ModelFacts, out: Path, notes: list[str], settings: ExportSettings) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,12 @@ def export(settings: ExportSettings) -> Exported:
         raise UsageError("Say which model to export, and where to.", "For example: gpt export log model.gguf")
     out = Path(settings.out)
     out = out if out.name not in ("", "..") else out.resolve()
-    kind = settings.format or ("gguf" if out.suffix == ".gguf" else "hf")
+    named = (name for name, each in EXPORT_FORMATS.items() if each.suffix and each.suffix == out.suffix)
+    kind = settings.format or next(named, "hf")
+    is_folder = not EXPORT_FORMATS[kind].suffix
     if settings.quantize != "none" and kind != "gguf":
         raise UsageError("--quantize: only GGUF files hold quantised weights.", "Add --format gguf.")
-    if out.exists() and not (out.is_dir() and kind == "hf" and not any(out.iterdir())):
+    if out.exists() and not (out.is_dir() and is_folder and not any(out.iterdir())):
         raise UsageError(f"{out} exists already.", "Name another place, or remove it.")
     notes: list[str] = []
     facts = read_facts(locate_model(settings.model, notes))
@@ -50,7 +59,8 @@ def export(settings: ExportSettings) -> Exported:
     hidden = out.with_name(f".{out.name}.unfinished")
     _remove(hidden)  # of a call that was killed
     try:
-        parameters = _writer(kind, settings.quantize)(facts, hidden, notes)
+        write: Writer = import_module(EXPORT_FORMATS[kind].module).write
+        parameters = write(facts, hidden, notes, settings)
         if out.is_dir():
             out.rmdir()
         hidden.rename(out)
@@ -59,14 +69,6 @@ def export(settings: ExportSettings) -> Exported:
         raise
     files = [path for path in (out.rglob("*") if out.is_dir() else (out,)) if path.is_file()]
     return Exported(out, kind, parameters, sum(file.stat().st_size for file in files), notes)
-
-
-def _writer(kind: str, quantize: str) -> Callable[[ModelFacts, Path, list[str]], int]:
-    if kind == "hf":
-        return write_folder
-    from gptcli.export.gguf import write_file  # of an optional package
-
-    return partial(write_file, quantize=quantize)
 
 
 def _remove(path: Path) -> None:

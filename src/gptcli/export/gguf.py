@@ -15,19 +15,23 @@ from gptcli.export.gguf_vocabulary import add_vocabulary
 from gptcli.export.huggingface import real_rows
 from gptcli.inference.load import ModelFacts
 from gptcli.model.config import GPTConfig
-from gptcli.model.formats import format_of
-from gptcli.model.huggingface import read_model, stored_tensors
+from gptcli.model.formats import format_of, stored_tensors
+from gptcli.model.huggingface import read_model
 from gptcli.model.network import GPT
 from gptcli.model.positions import frequencies
+from gptcli.settings import ExportSettings
+from gptcli.training import provenance
 
 if TYPE_CHECKING:
     import gguf
 
+PROVENANCE_KEY = "gptcli.provenance"  # the content of provenance.json, which no key of the format has a place for
+
 Array = npt.NDArray[np.float32]
 
 
-def write_file(facts: ModelFacts, file: Path, notes: list[str], *, quantize: str) -> int:
-    """Write the model with `facts`; returns how many parameters it then has. `quantize` is "none" or "q8_0".
+def write(facts: ModelFacts, file: Path, notes: list[str], settings: ExportSettings) -> int:
+    """Write the model with `facts`; returns how many parameters it then has.
 
     Raises UserError where the package that knows the format is not installed.
     """
@@ -39,12 +43,15 @@ def write_file(facts: ModelFacts, file: Path, notes: list[str], *, quantize: str
     file.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(file, format_of(model.config).model_type)
     try:
-        _describe(writer, model.config, rows, quantized=quantize != "none")
+        _describe(writer, model.config, rows, quantized=settings.quantize != "none")
+        if origin := provenance.read(facts.folder):
+            writer.add_name(f"{origin.run or facts.folder.name}, step {origin.step}")
+            writer.add_string(PROVENANCE_KEY, provenance.as_json(origin))
         add_vocabulary(writer, facts, rows, notes)
         parameters = 0
         for name, values in _tensors(model, rows):
             parameters += values.size
-            if quantize == "q8_0" and _is_matrix(name, values):
+            if settings.quantize == "q8_0" and _is_matrix(name, values):
                 kind = gguf.GGMLQuantizationType.Q8_0
                 if values.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0:
                     writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)

@@ -11,18 +11,12 @@ import torch
 from torch import Tensor
 
 from gptcli.inference.load import ModelFacts
+from gptcli.model.files import CONFIG, GENERATION_CONFIG, WEIGHTS
 from gptcli.model.formats import format_of
-from gptcli.model.huggingface import (
-    CONFIG,
-    GENERATION_CONFIG,
-    WEIGHTS,
-    from_huggingface,
-    read_shape,
-    read_tensors,
-    save_tensors,
-    to_huggingface,
-)
+from gptcli.model.huggingface import from_huggingface, read_shape, read_tensors, save_tensors, to_huggingface
+from gptcli.settings import ExportSettings
 from gptcli.tokenizer_files import save_tokenizer
+from gptcli.training import provenance
 
 _TOKENIZER_FILES = ("tokenizer*.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
@@ -33,7 +27,7 @@ def real_rows(facts: ModelFacts) -> int:
     return min(rows, facts.tokenizer.vocab_size) if facts.tokenizer else rows
 
 
-def write_folder(facts: ModelFacts, folder: Path, notes: list[str]) -> int:
+def write(facts: ModelFacts, folder: Path, notes: list[str], settings: ExportSettings) -> int:
     """Write the model with `facts` into `folder`; returns how many parameters it then has."""
     rows = real_rows(facts)
     folder.mkdir(parents=True)
@@ -60,6 +54,8 @@ def write_folder(facts: ModelFacts, folder: Path, notes: list[str]) -> int:
         shutil.copyfile(file, folder / file.name)
     if not files and facts.tokenizer:  # gpt2's, which its vocabulary has told
         save_tokenizer(folder, facts.tokenizer, facts.config.context_length)
+    if origin := provenance.read(facts.folder):
+        provenance.write(folder, origin)
     if rows < facts.config.vocab_size:
         notes.append(f"{facts.config.vocab_size - rows} rows of padding were left out of the vocabulary.")
     return sum(tensor.numel() for tensor in tensors.values())

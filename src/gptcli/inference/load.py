@@ -10,7 +10,7 @@ from gptcli.inference.held_weights import check_weights
 from gptcli.inference.language_model import LanguageModel
 from gptcli.inference.weight_choice import read_held
 from gptcli.model.config import GPTConfig
-from gptcli.model.huggingface import read_config
+from gptcli.model.files import read_config
 from gptcli.model.locate import locate_model
 from gptcli.model.network import GPT
 from gptcli.tokenizer import Tokenizer

@@ -8,6 +8,7 @@ from typing import Literal
 from gptcli.errors import Fault, raise_if
 
 VOCABULARY_MULTIPLE = 128
+INIT_STD = 0.02  # of all matrices and embeddings in GPT-2, as transformers and nanoGPT have it
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,25 +20,11 @@ from torch import Tensor
 
 from gptcli.errors import Fault, UserError
 from gptcli.model.config import GPTConfig
-from gptcli.model.formats import FORMATS, format_of
-from gptcli.model.formats.format import Stored
+from gptcli.model.files import CONFIG, GENERATION_CONFIG, WEIGHTS, read_config, read_json, weight_files
+from gptcli.model.formats import format_of, stored_tensors
 from gptcli.model.formats.gpt2 import MISSING_BIASES
 from gptcli.model.locate import damage_hint
 from gptcli.model.network import GPT
-
-WEIGHTS, WEIGHTS_INDEX, CONFIG, GENERATION_CONFIG = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-)
-
-
-def stored_tensors(config: GPTConfig) -> Iterator[Stored]:
-    """All tensors that the network has, but for the head where it is the token embedding."""
-    for tensor in format_of(config).tensors(config):
-        if tensor.ours != "head.weight" or not config.tie_embeddings:
-            yield tensor
 
 
 def to_huggingface(config: GPTConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,59 +119,13 @@ def describe(config: GPTConfig, eot: int | None) -> dict[str, Any]:
     return format_of(config).describe(config) | shared
 
 
-def read_config(folder: Path) -> tuple[GPTConfig, tuple[int, ...]]:
-    """The shape and the end-of-text ids that a folder's files tell.
-
-    Raises UserError for a missing or damaged file and for a network that this one can't express.
-    """
-    told = _read_json(folder / CONFIG)
-    kind = told.get("model_type")
-    if kind not in FORMATS:
-        known = [format.name for format in FORMATS.values()]
-        raise UserError(
-            f"{folder} holds a model of type '{kind or 'unknown'}'; "
-            f"{', '.join(known[:-1])} and {known[-1]} models can be read."
-        )
-    if "quantization_config" in told:
-        raise UserError(f"The weights in {folder} are quantised.", "Take the model's version in fp32, bf16 or fp16.")
-    try:
-        config = FORMATS[kind].read(told)
-    except KeyError as error:
-        raise UserError(f"{folder / CONFIG} is damaged: it has no {error.args[0]}.") from error
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG} is damaged: {error}.") from error
-    generation = _read_json(folder / GENERATION_CONFIG) if (folder / GENERATION_CONFIG).exists() else {}
-    ends = [_ids(source.get("eos_token_id")) for source in (told, generation)]
-    return config, tuple(dict.fromkeys(end for of_source in ends for end in of_source))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(told, dict):
-            raise TypeError("it holds no object")
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{file.parent} holds no {file.name}.", "Name a run, a checkpoint or a Hugging Face folder."
-        ) from error
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is damaged: {error}.") from error
-    return told
-
-
-def _ids(told: object) -> list[int]:
-    """The ids that a key of a configuration names: none, one or several."""
-    several = told if isinstance(told, list) else [told]
-    return [number for number in several if isinstance(number, int)]
-
-
 def read_shape(folder: Path) -> GPTConfig:
     """The shape of the network in a folder, whose weights are not read but for the biases that may be missing.
 
     Raises UserError for files that are missing or damaged.
     """
     config, _ = read_config(folder)
-    marked = _read_json(folder / CONFIG).get(MISSING_BIASES, [])
+    marked = read_json(folder / CONFIG).get(MISSING_BIASES, [])
     if not marked:
         return config
     # Our mark says that the model has no such biases; it holds while they are still zero.
@@ -217,20 +157,8 @@ def read_tensors(folder: Path, wanted: Callable[[str], bool] = lambda name: True
 
     Raises UserError when they are missing or damaged. Pickled weights are never opened: they can run code.
     """
-    files = [folder / WEIGHTS]
-    if not files[0].exists() and (folder / WEIGHTS_INDEX).exists():
-        map_ = _read_json(folder / WEIGHTS_INDEX).get("weight_map")
-        if not isinstance(map_, dict) or not map_:
-            raise UserError(f"{folder / WEIGHTS_INDEX} is damaged: it has no weight_map.")
-        files = [folder / Path(name).name for name in sorted({str(name) for name in map_.values()})]
-    if not files[0].exists():
-        pickled = next(folder.glob("*.bin"), None)
-        hint = (
-            "Pickled weights are not opened, since they can run code; convert them to safetensors." if pickled else ""
-        )
-        raise UserError(f"{folder} holds no {WEIGHTS}.", hint)
     tensors: dict[str, Tensor] = {}
-    for file in files:
+    for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as opened:
                 tensors |= {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118

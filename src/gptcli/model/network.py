@@ -16,14 +16,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gptcli.model.cache import Extension, RaggedExtension
-from gptcli.model.config import GPTConfig
+from gptcli.model.config import INIT_STD, GPTConfig
 from gptcli.model.documents import Documents, attention_within
 from gptcli.model.loss import SoftmaxGradient, linear_cross_entropy
 from gptcli.model.positions import Rotation, rotate, rotation
 
 Init = Literal["gpt2", "zero"]
 Cached = tuple[Extension | RaggedExtension, int]  # what a pass extends of a cache, and the layer
-INIT_STD = 0.02  # of all matrices and embeddings in GPT-2, as transformers and nanoGPT have it
 
 
 def _norm(config: GPTConfig, width: int) -> nn.LayerNorm | nn.RMSNorm:

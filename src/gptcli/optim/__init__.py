@@ -1,1 +1,1 @@
-"""How the weights move: parameter groups, AdamW, learning-rate schedules."""
+"""How the weights move: parameter groups, AdamW, Muon."""

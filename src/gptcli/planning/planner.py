@@ -12,6 +12,7 @@ import torch
 from gptcli.distributed import machine_memory
 from gptcli.distributed.runtime import Ranks, detect, resolve_device
 from gptcli.errors import UsageError
+from gptcli.model.arithmetic import flops_per_token
 from gptcli.model.size import parameters_by_part
 from gptcli.planning.duration import by_data_sheet, by_probe
 from gptcli.planning.exchange import bytes_exchanged
@@ -22,7 +23,6 @@ from gptcli.training import hardware, micro_batch, numerics
 from gptcli.training.hardware import Accelerator
 from gptcli.training.memory import Memory, Shape, memory_of
 from gptcli.training.setup import Setup, prepare
-from gptcli.training.telemetry import flops_per_token
 
 
 @dataclass(frozen=True)

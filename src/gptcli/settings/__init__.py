@@ -10,9 +10,10 @@ from pathlib import Path
 
 from gptcli.settings.doctor import DoctorResumeSettings, DoctorSettings
 from gptcli.settings.options import CommandSettings
+from gptcli.settings.runs import RunsDiffSettings, RunsSettings, WatchSettings
 from gptcli.settings.tokenize import TokenizerTrainSettings, TokenizeSettings
 from gptcli.settings.train import TrainSettings
-from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, PlotSettings, Weights
+from gptcli.settings.use import EvalSettings, ExportSettings, GenerateSettings, InfoSettings, PlotSettings, Weights
 
 COMMANDS: dict[str, type[CommandSettings]] = {
     cls.command: cls
@@ -23,6 +24,10 @@ COMMANDS: dict[str, type[CommandSettings]] = {
         EvalSettings,
         GenerateSettings,
         ExportSettings,
+        WatchSettings,
+        RunsSettings,
+        RunsDiffSettings,
+        InfoSettings,
         PlotSettings,
         DoctorSettings,
         DoctorResumeSettings,
@@ -46,10 +51,14 @@ __all__ = [
     "EvalSettings",
     "ExportSettings",
     "GenerateSettings",
+    "InfoSettings",
     "PlotSettings",
+    "RunsDiffSettings",
+    "RunsSettings",
     "TokenizeSettings",
     "TokenizerTrainSettings",
     "TrainSettings",
+    "WatchSettings",
     "Weights",
     "data_folder",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -16,14 +17,18 @@ def option(
     *,
     adapts: bool = False,
     takes: tuple[str, str] | None = None,
+    choices: Iterable[str] = (),
     **constraints: Any,
 ) -> Any:
     """A field that is an option: `group` is the heading of `--help` that it stands under.
 
     `adapts` marks one whose default bends to the run where the same value, asked for, would not: a printed file
     does not ask for it. `takes` is the value's place in `--help` and what it takes in words, where its type does not
-    tell. `examples` among the constraints are the values to offer and to suggest.
+    tell. `examples` among the constraints are the values to offer and to suggest; `choices`, the names of a registry,
+    are the only ones that are taken, too.
     """
+    if names := list(choices):
+        constraints |= {"pattern": f"^({'|'.join(map(re.escape, names))})$", "examples": names}
     extra: dict[str, Any] = {"group": group, "adapts": adapts, "takes": list(takes or ())}
     return Field(default, description=help, json_schema_extra=extra, **constraints)
 

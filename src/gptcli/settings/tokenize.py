@@ -23,8 +23,8 @@ class TokenizeSettings(CommandSettings):
 
     sources: tuple[Name, ...] = argument(
         (),
-        "Files (.txt .md .jsonl .json .csv .parquet .arrow, also .gz .zst .xz .bz2), folders, globs, addresses, or - "
-        "for standard input. Without any: a Hugging Face dataset.",
+        "Files (.txt .md .jsonl .csv .parquet …, also compressed), folders, globs, addresses, or - for standard input. "
+        "Without any: a Hugging Face dataset.",
     )
     dataset_path: str = option("HuggingFaceFW/fineweb-edu", "Dataset on the Hugging Face Hub.", "Source", min_length=1)
     remote_name: str = option("sample-10BT", "Configuration of that dataset.", "Source")

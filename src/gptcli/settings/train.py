@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from gptcli.errors import UsageError, UserError
 from gptcli.presets import PRESETS, values_of
+from gptcli.schedules import SCHEDULES
 from gptcli.settings.options import (
     A_SIZE,
     A_TIME,
@@ -121,11 +122,18 @@ class TrainSettings(CommandSettings):
     warmup_iters: Count = option(
         715, "Steps of linear warm-up; a tenth of a run too short for the default.", "Optimisation", adapts=True, ge=0
     )
-    schedule: Literal["cosine", "wsd"] = option(
-        "cosine", "After warm-up: down a cosine; or stable, then straight down (wsd).", "Optimisation"
+    schedule: str = option(
+        "cosine",
+        "What follows warm-up: " + ", ".join(f"{name} ({each.told})" for name, each in SCHEDULES.items()) + ".",
+        "Optimisation",
+        choices=SCHEDULES,
     )
     decay_share: float = option(
-        0.4, "Part of the run after warm-up in which --schedule wsd goes down.", "Optimisation", gt=0, le=1
+        0.4,
+        "Part of the run after warm-up in which a schedule with a stable part, such as wsd, goes down.",
+        "Optimisation",
+        gt=0,
+        le=1,
     )
     weight_decay: float = option(
         0.1, "Decay of matrices and embeddings; with muon of the hidden matrices alone.", "Optimisation", ge=0
@@ -173,6 +181,10 @@ class TrainSettings(CommandSettings):
         None, "Profile so many steps, after the first ones: a trace, and where their time went.", "Run", ge=1
     )
     monitor: bool = option(True, "Show progress while training. Metrics are written in any case.", "Run")
+    track: CommaList = option(
+        (), "Also track the run with tensorboard, wandb or trackio (extras of these names).", "Run",
+        examples=["tensorboard", "wandb", "trackio", "none"],
+    )  # fmt: skip
     dry_run: bool = option(False, "Tell size, memory, length and time of the run, and train nothing.", "Run")
     on: Name | None = option(None, "Plan for these GPUs in place of this machine, with --dry-run: 8xh100.", "Run")
 

@@ -1,9 +1,11 @@
-"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt export`, `gpt plot`."""
+"""The options of the commands that take a model or a run: `gpt eval`, `gpt generate`, `gpt export`, `gpt info`,
+`gpt plot`."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from gptcli.settings.export_formats import EXPORT_FORMATS
 from gptcli.settings.options import CommaList, CommandSettings, Count, Device, Name, argument, option
 
 Weights = Literal["auto", "fp32", "bf16", "int8"]
@@ -14,11 +16,12 @@ class EvalSettings(CommandSettings):
 
     command = "eval"
 
-    tasks: CommaList = argument((), "Tasks, with commas between: hellaswag, piqa, arc-easy, lambada, loss.")
+    tasks: CommaList = argument((), "Tasks, with commas between, such as hellaswag,loss; --list tells all.")
     list: bool = option(False, "List the tasks and end.", "Task")
     style: Literal["completion", "lm-eval", "both"] | None = option(
         None,
-        "How HellaSwag is scored: completion (the default; GPT From Scratch, build-nanogpt), lm-eval, or both.",
+        "How a task that has both is scored, such as HellaSwag: completion (the default; GPT From Scratch, "
+        "build-nanogpt), lm-eval, or both.",
         "Task",
     )
     data: Name | None = option(
@@ -117,22 +120,44 @@ class ExportSettings(CommandSettings):
     command = "export"
 
     model: Name | None = argument(None, "Run, checkpoint, Hugging Face folder or Hub id.")
-    out: Name | None = argument(None, "Folder or .gguf file to write.")
-    format: Literal["gguf", "hf"] | None = option(
+    out: Name | None = argument(None, "Folder or file to write.")
+    format: str | None = option(
         None,
-        "gguf: for llama.cpp; hf: a Hugging Face folder without padding in the vocabulary. Default: by OUT's name.",
+        "; ".join(f"{name}: {each.told}" for name, each in EXPORT_FORMATS.items()) + ". Default: by OUT's name.",
         "Output",
-        examples=["gguf", "hf"],
+        choices=EXPORT_FORMATS,
     )
     quantize: Literal["none", "q8_0"] = option("none", "Matrices of a GGUF file in 8 bits.", "Output")
 
 
+class InfoSettings(CommandSettings):
+    """`gpt info`: a folder in, what is known of it out."""
+
+    command = "info"
+
+    path: Name = argument("log", "Run, checkpoint, Hugging Face folder or folder of token shards.")
+    verify: bool = option(False, "Compare checksums too, which reads every byte.", "Check")
+
+
 class PlotSettings(CommandSettings):
-    """`gpt plot`: a run in, its figure out."""
+    """`gpt plot`: runs in, their figure out."""
 
     command = "plot"
 
-    log_dir: Name = argument("log", "Folder of the run.")
-    output: Name | None = option(
-        None, "Picture to write (.png .svg .pdf). Default: plots/training.png in the run.", "Output"
+    log_dir: tuple[Name, ...] = argument(("log",), "Folders of runs; several are laid over each other.")
+    x: Literal["step", "tokens", "time", "flops"] = option(
+        "step", "What the curves run over: step, tokens, time, or flops, the arithmetic of training.", "Figure"
     )
+    smoothing: float = option(
+        0.005,
+        "Share of the x axis at which a neighbour counts 1/e in the averages of noisy curves; 0 for none.",
+        "Figure",
+        ge=0,
+        lt=1,
+    )
+    output: Name | None = option(
+        None,
+        "Picture to write (.png .svg .pdf). Default: plots/training.png in the run, or of several ./comparison.png.",
+        "Output",
+    )
+    terminal: bool = option(False, "Draw here, as text, instead of writing a picture.", "Output")

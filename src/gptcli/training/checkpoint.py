@@ -1,4 +1,5 @@
-"""Checkpoints: a Hugging Face model folder, and in its subfolder `training/` what a resume needs beyond the weights.
+"""Checkpoints: a Hugging Face model folder that tells where it comes from (`provenance.py`), and in its subfolder
+`training/` what a resume needs beyond the weights.
 
 A checkpoint is written under a hidden name, sealed with checksums, and renamed when it is whole and on disk. Going on,
 a run takes the newest one whose checksums hold.
@@ -25,14 +26,17 @@ from gptcli.distributed.group import Group
 from gptcli.errors import Fault, UserError
 from gptcli.model.checksums import TRAINING, damage, seal
 from gptcli.model.config import GPTConfig
-from gptcli.model.formats import format_of
+from gptcli.model.files import WEIGHTS
+from gptcli.model.formats import format_of, stored_tensors
 from gptcli.model.formats.format import Stored
-from gptcli.model.huggingface import WEIGHTS, save_tensors, stored_tensors, to_huggingface, write_tensors
+from gptcli.model.huggingface import save_tensors, to_huggingface, write_tensors
 from gptcli.model.locate import CHECKPOINTS, STATE, checkpoints_of, damage_hint, step_of
 from gptcli.model.network import GPT
 from gptcli.optim.optimizers import Optimizers
 from gptcli.tokenizer import Tokenizer
 from gptcli.tokenizer_files import write_tokenizer
+from gptcli.training import provenance
+from gptcli.training.provenance import Origin
 from gptcli.training.spikes import RecentSteps
 
 OPTIMIZER = f"{TRAINING}/optimizer.safetensors"
@@ -94,8 +98,8 @@ def snapshot(progress: Progress, model: GPT, optimizers: Optimizers, group: Grou
     return Snapshot(progress, model.config, to_huggingface(model.config, weights), copies, optimizers.updates())
 
 
-def write(run: Path, taken: Snapshot, tokenizer: Tokenizer | None) -> Path:
-    """Write the checkpoint of a snapshot into its run; returns its folder, whole and on disk.
+def write(run: Path, taken: Snapshot, tokenizer: Tokenizer | None, origin: Origin | None = None) -> Path:
+    """Write the checkpoint of a snapshot into its run, which `origin` tells of; returns its folder, whole and on disk.
 
     Raises OSError or SafetensorError when it can't be written; nothing half-written stays then, and an older checkpoint
     of the same step is still there.
@@ -108,6 +112,9 @@ def write(run: Path, taken: Snapshot, tokenizer: Tokenizer | None) -> Path:
         write_tensors(hidden, taken.config, taken.weights, tokenizer.eot if tokenizer else None)
         if tokenizer:
             write_tokenizer(hidden, tokenizer, taken.config.context_length)
+        if origin:
+            progress = taken.progress
+            provenance.write(hidden, origin.at(progress.step, progress.val_loss, provenance.now()))
         save_tensors(taken.moments, hidden / OPTIMIZER)
         state = asdict(taken.progress) | {"optimizer_steps": taken.optimizer_steps}
         (hidden / STATE).write_text(json.dumps(state, indent=2, allow_nan=False) + "\n", encoding="utf-8")

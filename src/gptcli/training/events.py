@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+Topic = Literal["note", "spike", "slow data", "resumed", "stopped", "finished"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth one line: a fallback, a change since the last call, a step that was left out, a failed save."""
+    """Something worth one line: a fallback, a change since the last call, a step that was left out, a failed save.
+    `step` is None for what comes before the first one of a call."""
 
     message: str
+    step: int | None = None
+    topic: Topic = "note"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptcli.model.arithmetic import flops_per_token
 from gptcli.model.config import GPTConfig
 from gptcli.training import metrics
-from gptcli.training.events import Evaluated, Listener, Note, Profiled, Sampled, Saved, Spent, StepDone
+from gptcli.training.events import Evaluated, Listener, Note, Profiled, Sampled, Saved, Spent, StepDone, Topic
 from gptcli.training.saver import Written
-from gptcli.training.telemetry import PeakMemory, flops_per_token
+from gptcli.training.slow_data import SlowData
+from gptcli.training.telemetry import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Logbook:
         self.tell, self.began, self.is_main = tell, began, is_main
         self._metrics, self._samples = metrics.Log(run / metrics.METRICS), metrics.Log(run / metrics.SAMPLES)
         self.spent = Spent()
+        self._slow_data = SlowData()
         self._flops_per_step = 0.0
         self._peak_flops: float | None = None
 
@@ -87,6 +90,8 @@ class Logbook:
                 mfu,
             )
         )
+        if slow := self._slow_data.after_step(numbers.seconds, numbers.waited):
+            self.note(numbers.step, slow, topic="slow data")
 
     def evaluated(self, step: int, kind: str, values: Mapping[str, float], seconds: float) -> None:
         """A `val` or `hellaswag` line, with the time that it took."""
@@ -116,11 +121,11 @@ class Logbook:
         self._log("event", event.step, {"message": f"profiled {event.steps} steps", **figures})
         self.tell(event)
 
-    def note(self, step: int, message: str, told: bool = False) -> None:
+    def note(self, step: int, message: str, told: bool = False, topic: Topic = "note") -> None:
         """An `event` line, which the listener is told too unless it was already."""
-        self._log("event", step, {"message": message})
+        self._log("event", step, {"message": message, **({} if topic == "note" else {"topic": topic})})
         if not told:
-            self.tell(Note(message))
+            self.tell(Note(message, step, topic))
 
     def _log(self, kind: str, step: int, values: Mapping[str, object]) -> None:
         row = {"kind": kind, "step": step, "tokens": step * self.tokens_per_step, "time": self.seconds}

@@ -13,8 +13,8 @@ import torch
 
 from gptcli.errors import UserError
 from gptcli.model.locate import checkpoints_of
-from gptcli.optim.schedules import learning_rate
-from gptcli.training import checkpoint, saver
+from gptcli.schedules import learning_rate
+from gptcli.training import checkpoint, saver, signals
 from gptcli.training.checkpoint import Progress
 from gptcli.training.evaluation import Evaluator
 from gptcli.training.events import TrainResult
@@ -65,6 +65,7 @@ class Loop:
     _val_loss: float | None = field(init=False)
     _best_loss: float | None = field(init=False)
     _is_best: bool = field(init=False, default=False)
+    _spiking: bool = field(init=False, default=False)
     _recent: RecentSteps = field(init=False)
     _unread: _Unread | None = field(init=False, default=None)
     _saved: Path | None = field(init=False, default=None)
@@ -106,8 +107,9 @@ class Loop:
         complete = self._step == self.setup.steps and not (self._evaluation_due or self._sample_due)
         self._saved = group.on_main(lambda: self._finish_saving(complete))
         # Ranks that no signal reached stop with those that one did, and for the same reason.
-        signals = [number for number in group.gather(self.stop.received) if number is not None]
-        signal = signals[0] if signals and not complete else None
+        received = [number for number in group.gather(self.stop.received) if number is not None]
+        signal = received[0] if received and not complete else None
+        self._log_end(complete, signal)
         return TrainResult(
             self._run,
             self._saved,
@@ -119,6 +121,13 @@ class Loop:
             spent=self.logbook.spent,
             peak_memory=self.logbook.memory.bytes(),
         )
+
+    def _log_end(self, complete: bool, signal: int | None) -> None:
+        if complete:
+            self.logbook.note(self._step, "finished", told=True, topic="finished")
+        else:
+            why = signals.name(signal) if signal is not None else "--max-time"
+            self.logbook.note(self._step, f"stopped by {why}", told=True, topic="stopped")
 
     def _take_step(self) -> bool:
         """One optimiser step and its line; False when it was stopped before the weights were touched."""
@@ -162,6 +171,7 @@ class Loop:
             self._recent = self._recent.with_skipped(unread.step)
             self._tell_bad_step(unread, loss, grad_norm)
         else:
+            self._tell_spike(unread.step, loss)
             self._recent = self._recent.with_good(loss, grad_norm)
         self.logbook.step_done(
             StepNumbers(
@@ -176,6 +186,15 @@ class Loop:
             )
         )
 
+    def _tell_spike(self, step: int, loss: float) -> None:
+        """Tell of the first of some steps that reached the weights though their loss is far above those before."""
+        zscore = self.setup.settings.spike_zscore
+        highest, _ = self._recent.limits(zscore)
+        was_spiking, self._spiking = self._spiking, loss > highest
+        if self._spiking and not was_spiking:
+            what = f"Step {step} has a loss of {loss:.4g}, more than {zscore:g} standard deviations above the last ones"
+            self.logbook.note(step, f"{what}; --on-spike skip leaves such steps out.", topic="spike")
+
     def _overflowed(self, loss: float, grad_norm: float) -> bool:
         """Whether fp16 could not hold the gradients as they were scaled, which says nothing of the run."""
         scaler = self.trainee.scaler
@@ -189,9 +208,9 @@ class Loop:
         places = name_places(self.feed.batches, unread.step - 1, losses, group.ranks.world_size)
         what = f"Step {unread.step} gave a loss of {loss:g} and a gradient norm of {grad_norm:g}"
         if settings.on_spike == "stop":
-            self.logbook.note(unread.step, f"{what}. {places}", told=True)
+            self.logbook.note(unread.step, f"{what}. {places}", told=True, topic="spike")
             raise self._not_finite(what, places)
-        self.logbook.note(unread.step, f"{what}, so it was left out. {places}")
+        self.logbook.note(unread.step, f"{what}, so it was left out. {places}", topic="spike")
         if len(self._recent.skipped) > settings.spike_limit:
             span = f"{len(self._recent.skipped)} of the last {LIMIT_SPAN} steps were left out"
             raise self._not_finite(f"{what}, and {span}", f"{places} --spike-limit allows {settings.spike_limit}.")

@@ -13,6 +13,7 @@ from typing import Any
 from gptcli.data.durable import write_bytes
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+_TAIL = 16_384  # bytes: some lines of any kind
 
 
 class Log:
@@ -32,6 +33,26 @@ class Log:
             return (error.strerror or str(error)) if first else ""
         self._waiting.clear()
         return ""
+
+
+class Tail:
+    """The rows of a file that somebody else makes longer. It is never kept open: its writer may replace it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._read = 0  # bytes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Those whose lines have become whole since the last call."""
+        try:
+            with self.file.open("rb") as opened:
+                opened.seek(self._read)
+                content = opened.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return _rows(whole.decode("utf-8", errors="replace"))
 
 
 def append_bytes(file: Path, content: bytes) -> None:
@@ -74,3 +95,14 @@ def _rows(text: str) -> list[dict[str, Any]]:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
+
+
+def last_step(run: Path) -> int:
+    """The last step that the log of a run tells of, 0 where it tells of none. Reads the end of the file only."""
+    file = run / METRICS
+    if not file.exists():
+        return 0
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _TAIL))
+        rows = _rows(opened.read().decode("utf-8", errors="replace"))
+    return max((row["step"] for row in rows), default=0)

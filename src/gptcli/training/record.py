@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +16,15 @@ from pydantic import JsonValue
 import gptcli
 from gptcli.data.durable import write_json
 from gptcli.errors import Fault, raise_if
+from gptcli.model.arithmetic import flops_per_token
 from gptcli.training.run_file import RUN, read
 from gptcli.training.setup import Setup
 from gptcli.training.step import Trainee
-from gptcli.training.telemetry import flops_per_token
 
 # What may differ between two calls of one run; everything else is what the run is.
 FREE = {
     "preset", "data_root", "n_batches", "max_iters", "n_epochs", "log_dir", "fresh", "profile", "monitor", "dry_run",
-    "on", "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
+    "track", "on", "save_every", "keep_last", "keep_every", "keep_best", "max_time", "fit_time",
     "on_spike", "spike_zscore", "spike_limit",
     "eval_every", "eval_iters", "metrics", "eval_examples", "final_eval_examples", "hellaswag_data", "sample_every",
     "device", "gpus", "nodes", "node_rank", "rdzv_endpoint", "shard", "torch_matmul_precision", "compile",
@@ -46,9 +46,9 @@ def identity(setup: Setup) -> dict[str, Any]:
     }
 
 
-def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | None) -> None:
-    """Write `run.json`; what earlier calls said is kept under `calls`."""
-    ranks = trainee.group.ranks
+def write(run: Path, setup: Setup, trainee: Trainee, facts: Mapping[str, str], command: Sequence[str] | None) -> None:
+    """Write `run.json`, with `facts` as people are told them; what earlier calls said is kept under `calls`."""
+    ranks, manifest = trainee.group.ranks, setup.shards.manifest
     before, parameters = read(run) or {}, trainee.model.n_parameters()
     call: dict[str, JsonValue] = {
         "command": list(command) if command else None,
@@ -73,10 +73,13 @@ def write(run: Path, setup: Setup, trainee: Trainee, command: Sequence[str] | No
             "metrics": list(setup.metrics),
             **trainee.numerics.as_dict(),
         },
+        "facts": dict(facts),
         "data": {
             "folder": str(setup.shards.folder),
             "fingerprint": setup.shards.fingerprint,
-            "sources": list(setup.shards.manifest.sources) if setup.shards.manifest else [],
+            "tokens": {split: len(stream) for split, stream in sorted(setup.shards.splits.items())},
+            "totals": manifest.totals.model_dump() if manifest else None,
+            "sources": list(manifest.sources) if manifest else [],
         },
         "tokenizer": setup.tokenizer.name if setup.tokenizer else None,
         **call,

@@ -33,6 +33,7 @@ from gptcli.training.feed import Feed
 from gptcli.training.logbook import Logbook
 from gptcli.training.loop import Loop
 from gptcli.training.profiling import Profile
+from gptcli.training.provenance import origin_of
 from gptcli.training.retention import Retention, check_room
 from gptcli.training.run_folder import Continuation, last_val_loss, open_run
 from gptcli.training.saver import Saver
@@ -40,6 +41,7 @@ from gptcli.training.setup import Setup, describe, prepare, with_steps
 from gptcli.training.signals import StopSignals
 from gptcli.training.step import Trainee
 from gptcli.training.telemetry import PeakMemory
+from gptcli.training.tracking.listener import Tracking
 
 
 def train(
@@ -67,6 +69,8 @@ def train(
     keep_compiled()
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignals(began + settings.max_time if settings.max_time else None))
+        # Before the processes are grouped, so that none of the others waits for a tracker at the end.
+        tell = tracking = stack.enter_context(Tracking(Path(settings.log_dir), tell, lambda: bool(stop)))
         if ranks.launched:
             stack.enter_context(ending_with(launcher()))
         find_device = partial(resolve_device, settings.device, ranks.local_rank)
@@ -82,7 +86,7 @@ def train(
         if found.progress and found.folder and _is_finished(found.progress, setup):
             step = found.progress.step
             return TrainResult(run, found.folder, step, setup.steps, last_val_loss(run), None, already_finished=True)
-        return _run(setup, group, found, stop, tell, command, began, stack)
+        return _run(setup, group, found, stop, tracking, command, began, stack)
 
 
 def _prepared(settings: TrainSettings, group: Group) -> Setup:
@@ -102,7 +106,7 @@ def _prepared(settings: TrainSettings, group: Group) -> Setup:
 
 
 # What may differ from machine to machine.
-_LOCAL = {"data_root", "log_dir", "init_from", "hellaswag_data", "node_rank", "gpus", "device", "monitor"}
+_LOCAL = {"data_root", "log_dir", "init_from", "hellaswag_data", "node_rank", "gpus", "device", "monitor", "track"}
 
 
 def _facts_of_rank(setup: Setup) -> dict[str, str]:
@@ -134,7 +138,7 @@ def _run(
     group: Group,
     found: Continuation,
     stop: StopSignals,
-    tell: Listener,
+    tell: Tracking,
     command: Sequence[str] | None,
     began: float,
     stack: ExitStack,
@@ -174,7 +178,9 @@ def _run(
             tell(Note(note))
         setup = fitted
         evaluator = replace(evaluator, setup=setup)
-    group.on_main(lambda: record.write(run, setup, trainee, command))
+    facts = _facts(setup, trainee)
+    group.on_main(lambda: record.write(run, setup, trainee, facts, command))
+    tell.begin(setup.trackers, found.progress.step if found.progress else None)
     step, seconds = (found.progress.step, found.progress.seconds) if found.progress else (0, 0.0)
     logbook = Logbook(run, setup.tokens_per_step, memory, tell, time.monotonic() - seconds, is_main=group.ranks.is_main)
     gpu, choices = hardware.known(group.device), trainee.numerics
@@ -183,9 +189,11 @@ def _run(
         logbook.measure_against(peak * group.ranks.world_size, setup.config, parameters, setup.length)
     for note in (*setup.notes, *found.notes, *notes, *compile_notes):
         logbook.note(step, note, told=True)
-    tell(Started(run, step, setup.steps, setup.tokens_per_step, _facts(setup, trainee)))
+    if found.folder:
+        logbook.note(step, f"resumed from {found.folder.name}", told=True, topic="resumed")
+    tell(Started(run, step, setup.steps, setup.tokens_per_step, facts))
     retention = Retention(settings.keep_last, settings.keep_every, settings.keep_best)
-    saver = Saver(run, setup.tokenizer, retention) if group.ranks.is_main else None
+    saver = Saver(run, setup.tokenizer, retention, origin_of(run)) if group.ranks.is_main else None
     profile = None
     if settings.profile and group.ranks.is_main:
         intervals = (settings.eval_every, settings.sample_every)

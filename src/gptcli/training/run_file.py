@@ -8,7 +8,7 @@ from typing import Any
 
 from gptcli.errors import UserError
 
-RUN, PLOTS, PROFILES = "run.json", "plots", "profile"
+RUN, PLOTS, PROFILES, TRACKING = "run.json", "plots", "profile", "tracking"
 
 
 def read(run: Path) -> dict[str, Any] | None:

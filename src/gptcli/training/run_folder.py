@@ -11,11 +11,12 @@ from gptcli.errors import UsageError, UserError
 from gptcli.model.locate import CHECKPOINTS, checkpoints_of
 from gptcli.training import checkpoint, metrics, record
 from gptcli.training.checkpoint import Progress
-from gptcli.training.run_file import PLOTS, PROFILES, RUN, read
+from gptcli.training.run_file import PLOTS, PROFILES, RUN, TRACKING, read
 from gptcli.training.setup import Setup
 
 # What a run writes into its folder, in the order in which it is moved: without its checkpoints it is none any more.
-_OWN = (CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, PLOTS, PROFILES, RUN)
+# Trackers come before them, since one that is still at its end may not let its files be moved.
+_OWN = (TRACKING, CHECKPOINTS, metrics.METRICS, metrics.SAMPLES, PLOTS, PROFILES, RUN)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from gptcli.errors import UserError
 from gptcli.tokenizer import Tokenizer
 from gptcli.training import checkpoint, metrics
 from gptcli.training.checkpoint import Snapshot
+from gptcli.training.provenance import Origin
 from gptcli.training.retention import Retention, make_room, prune
 
 QUICK_WAITS = (1.0, 5.0)  # seconds before the second and third try: a network file system has its moments
@@ -48,8 +49,10 @@ Outcome = Written | Failed
 class Saver:
     """Writes one snapshot after the other into the run's folder; on the first process only."""
 
-    def __init__(self, run: Path, tokenizer: Tokenizer | None, retention: Retention) -> None:
-        self.run, self.tokenizer, self.retention = run, tokenizer, retention
+    def __init__(
+        self, run: Path, tokenizer: Tokenizer | None, retention: Retention, origin: Origin | None = None
+    ) -> None:
+        self.run, self.tokenizer, self.retention, self.origin = run, tokenizer, retention, origin
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._failing_since: float | None = None
@@ -112,7 +115,7 @@ class Saver:
         for log in (metrics.METRICS, metrics.SAMPLES):  # no checkpoint outlives the lines that led to it
             with contextlib.suppress(FileNotFoundError), (self.run / log).open("rb+") as file:
                 os.fsync(file.fileno())
-        return checkpoint.write(self.run, taken, self.tokenizer)
+        return checkpoint.write(self.run, taken, self.tokenizer, self.origin)
 
 
 def explain(error: Exception) -> str:

@@ -19,6 +19,7 @@ from gptcli.tokenizer import Tokenizer, get_tokenizer
 from gptcli.tokenizer_files import GPT2_VOCABULARIES, read_tokenizer
 from gptcli.training.length import run_steps, run_warmup
 from gptcli.training.option_faults import check_options
+from gptcli.training.tracking.registry import chosen
 
 PROFILED = ("cpu", "cuda")  # devices whose times torch's profiler tells
 METRICS = ("hellaswag",)
@@ -43,6 +44,7 @@ class Setup:
     micro_batch: int  # sequences of one process; 0 where it is still to be chosen
     metrics: tuple[str, ...]
     metrics_asked_for: bool
+    trackers: tuple[str, ...]  # of the first process; the others track nothing
     notes: tuple[str, ...]
 
     @property
@@ -72,6 +74,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
     errors, notes = Errors(), list[str]()
     shards = tokenizer = config = init_from = None
     metrics: tuple[str, ...] = ()
+    trackers: tuple[str, ...] = ()
     with errors.collected():
         device = resolve_device(settings.device, 0)
         if settings.profile and device.type not in PROFILED:
@@ -85,6 +88,8 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
             check_nodes(settings)
     with errors.collected():
         metrics = _metrics(settings)
+    with errors.collected():
+        trackers = chosen(settings.track) if ranks.is_main else ()
     with errors.collected():
         # Of all shards one look is enough: a run may have thousands of processes on one network file system.
         shards = open_shards(data_folder(settings.data_root), check=ranks.is_main)
@@ -128,6 +133,7 @@ def prepare(settings: TrainSettings, ranks: Ranks | None = None) -> Setup:
         micro_batch=0 if settings.n_batches == "auto" else settings.n_batches,
         metrics=metrics,
         metrics_asked_for=_asked_for_metrics(settings),
+        trackers=trackers,
         notes=tuple(notes),
     )
     return with_steps(setup, steps) if steps else setup

@@ -10,6 +10,11 @@ from types import FrameType, TracebackType
 _SAME_KEYPRESS_SECONDS = 2.0  # Ctrl-C reaches a rank from the terminal and again from its launcher
 
 
+def name(number: int) -> str:
+    """`SIGTERM`, or `Ctrl-C`, which is how people know SIGINT."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
 class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGUSR1 set `received`; a second Ctrl-C interrupts at once. True from the
     first signal on, or from `deadline` on, a moment of `time.monotonic`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,5 +39,6 @@ class RecentSteps:
 
 
 def _limit(values: Sequence[float], zscore: float) -> float:
-    mean = statistics.fmean(values)
-    return mean + zscore * max(statistics.pstdev(values, mean), SPREAD * abs(mean))
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+    return mean + zscore * max(deviation, SPREAD * abs(mean))

@@ -5,10 +5,12 @@ A new one is a module like `gpt2.py` with an object of `Format`, and its place i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gptcli.errors import UsageError
 from gptcli.model.config import GPTConfig
 from gptcli.model.formats import gpt2, llama
-from gptcli.model.formats.format import Format
+from gptcli.model.formats.format import Format, Stored
 
 FORMATS: dict[str, Format] = {format.model_type: format for format in (gpt2.GPT2, llama.LLAMA, llama.QWEN3)}
 
@@ -22,3 +24,10 @@ def format_of(config: GPTConfig) -> Format:
         return fitting[0]
     told = "; ".join(f"{name} would need {' and '.join(needs)}" for name, needs in lacking.items())
     raise UsageError("No model format holds such a network, so no other program could read it.", f"{told}.")
+
+
+def stored_tensors(config: GPTConfig) -> Iterator[Stored]:
+    """All tensors that the network has, but for the head where it is the token embedding."""
+    for tensor in format_of(config).tensors(config):
+        if tensor.ours != "head.weight" or not config.tie_embeddings:
+            yield tensor

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gptcli.model.config import GPTConfig
+from gptcli.model.config import INIT_STD, GPTConfig
 from gptcli.model.formats.format import Format, Stored, Told, refuse_unless
-from gptcli.model.network import INIT_STD
 
 MISSING_BIASES = "gptcli_missing_biases"  # key in config.json: these biases are zeros that our model does not have
 _TOP = {"token_embedding": "wte", "position_embedding": "wpe", "final_norm": "ln_f"}

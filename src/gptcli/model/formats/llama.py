@@ -10,9 +10,8 @@ from functools import partial
 from typing import Any
 
 from gptcli.errors import UserError
-from gptcli.model.config import GPTConfig, RopeScaling, stacked
+from gptcli.model.config import INIT_STD, GPTConfig, RopeScaling, stacked
 from gptcli.model.formats.format import Format, Stored, Told, refuse_unless
-from gptcli.model.network import INIT_STD
 
 _TOP = {"token_embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head"}
 _BLOCK = {"norm1": ("input_layernorm",), "norm2": ("post_attention_layernorm",),

@@ -1,9 +1,11 @@
-"""Learning rates as pure functions of the step. A new schedule is a function here and its place in `SCHEDULES`."""
+"""Learning rates as pure functions of the step. A new schedule is a function here and its entry in `SCHEDULES`, from
+which `--schedule` takes its choices and its help."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 
 def cosine(done: float, decay_share: float) -> float:
@@ -18,7 +20,19 @@ def stable_then_decay(done: float, decay_share: float) -> float:
     return min(1.0, (1 - done) / decay_share)
 
 
-SCHEDULES: Mapping[str, Callable[[float, float], float]] = {"cosine": cosine, "wsd": stable_then_decay}
+@dataclass(frozen=True)
+class Schedule:
+    """What follows warm-up. `shape(done, decay_share)` says how much of the way from the lowest learning rate to the
+    highest is left, 1 to 0, when the part `done` of it is over; `told` says it in a few words."""
+
+    shape: Callable[[float, float], float]
+    told: str
+
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "cosine": Schedule(cosine, "down a cosine"),
+    "wsd": Schedule(stable_then_decay, "stable, then straight down"),
+}
 
 
 def learning_rate(
@@ -37,4 +51,5 @@ def learning_rate(
         return max_lr * (step + 1) / warmup
     if step >= steps:
         return min_lr
-    return min_lr + SCHEDULES[schedule]((step - warmup) / (steps - warmup), decay_share) * (max_lr - min_lr)
+    done = (step - warmup) / (steps - warmup)
+    return min_lr + SCHEDULES[schedule].shape(done, decay_share) * (max_lr - min_lr)

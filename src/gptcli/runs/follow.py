@@ -1,0 +1,105 @@
+"""A run's files, read as they grow: by whoever watches it from another process, or another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gptcli.errors import UsageError
+from gptcli.runs import replay
+from gptcli.runs.progress import RunProgress
+from gptcli.training.events import Event
+from gptcli.training.metrics import METRICS, SAMPLES
+from gptcli.training.run_file import RUN, read
+
+
+class GrowingFile:
+    """A file of JSON lines; `new_rows` gives those that are new since it was last asked."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._identity: tuple[int, int] | None = None
+        self._offset = 0
+
+    def is_replaced(self) -> bool:
+        """Whether what was read is no more: a run that is continued drops the lines past its checkpoint."""
+        if self._identity is None:
+            return False
+        try:
+            status = self.file.stat()
+        except OSError:
+            return self._offset > 0
+        return (status.st_dev, status.st_ino) != self._identity or status.st_size < self._offset
+
+    def new_rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of whole lines; what is still being written comes the next time, what is damaged is passed over."""
+        try:
+            with self.file.open("rb") as opened:
+                status = os.fstat(opened.fileno())
+                self._identity = (status.st_dev, status.st_ino)
+                opened.seek(self._offset)
+                for line in opened:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    try:
+                        row = json.loads(line)
+                    except ValueError:
+                        continue
+                    if isinstance(row, dict) and isinstance(row.get("step"), int):
+                        yield row
+        except OSError:  # not there yet, or on a disk of another machine that is not there for a moment
+            return
+
+
+class Follower:
+    """`poll` gives the events of the run in folder `run` that are new, each with its moment in seconds of the run.
+
+    Where the run was continued from an earlier checkpoint or begun anew, `starts_anew` is true, and the events come
+    from the first one on again.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.starts_anew = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._metrics, self._samples = GrowingFile(self.run / METRICS), GrowingFile(self.run / SAMPLES)
+        self._recorded: dict[str, Any] | None = None
+        self._now = 0.0
+
+    def poll(self) -> list[tuple[Event, float]]:
+        """What is new. Raises UserError where `run.json` is damaged."""
+        self.starts_anew = self._metrics.is_replaced() or self._samples.is_replaced()
+        if self.starts_anew:
+            self._begin()
+        return list(self._new())
+
+    def _new(self) -> Iterator[tuple[Event, float]]:
+        recorded = read(self.run)
+        if recorded is not None and (self._recorded is None or recorded["steps"] != self._recorded["steps"]):
+            yield replay.started(self.run, recorded), self._now
+        self._recorded = recorded
+        for file in (self._metrics, self._samples):
+            for row in file.new_rows():
+                self._now = max(self._now, row.get("time", 0.0))
+                if event := replay.event_of(self.run, row):
+                    yield event, self._now
+
+
+def progress_of(run: Path) -> RunProgress:
+    """What the files of a run tell of it so far. Raises UserError where its `run.json` is damaged."""
+    progress = RunProgress()
+    for event, now in Follower(run).poll():
+        progress.take(event, now)
+    return progress
+
+
+def check_is_run(run: Path) -> None:
+    """Raise UsageError where `run` is no run folder."""
+    if not (run / RUN).exists() and not (run / METRICS).exists():
+        raise UsageError(f"{run} is not a run: it has no {RUN}.", "Name a run folder of gpt train.")
