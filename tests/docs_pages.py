@@ -41,7 +41,7 @@ TINY = {
     "GPTCLI_EMB_DIM": "16",
     "GPTCLI_CONTEXT_LENGTH": "32",
     "GPTCLI_N_BATCHES": "2",
-    "GPTCLI_TOTAL_BATCH_SIZE": "64",
+    "GPTCLI_TOTAL_BATCH_SIZE": "512",
     "GPTCLI_MAX_ITERS": "3",
     "GPTCLI_WARMUP_ITERS": "1",
     "GPTCLI_EVAL_ITERS": "1",
@@ -65,7 +65,11 @@ class Swap:
 
 SWAPS = (
     Swap(r"--max-iters [\d_]+", "--max-iters 3", "a test is no place for so many steps"),
-    Swap(r"--n-batches \d+", "--n-batches 2", "a step is 64 tokens, two sequences of the stand-in models"),
+    Swap(
+        r"--n-batches \d+",
+        "--n-batches 2",
+        "a step is 512 tokens, two sequences of the stand-in models for each of eight processes",
+    ),
     Swap(r"--total-batch-size \d+", "--total-batch-size 1024", "so many tokens take long"),
     Swap(r"--n-tokens \d+", "--n-tokens 32", "the stand-in models have a context of 32 tokens"),
     Swap(r"--stride \d+", "--stride 16", "the stand-in models have a context of 32 tokens"),
@@ -75,7 +79,11 @@ SWAPS = (
     Swap(r"--vocab-size \d+", "--vocab-size 300", "the small texts have no more words to merge"),
     Swap(r"--profile \d+", "--profile 1", "a run of three steps has one to profile"),
     Swap(r"--limit \d+", "--limit 2", "the stand-in for HellaSwag has four examples"),
-    Swap(r"(gpt doctor.*)", r"\1 --print-config", "it takes half a minute and looks at this machine; test_doctor.py runs it"),
+    Swap(
+        r"(gpt doctor.*)",
+        r"\1 --print-config",
+        "it takes half a minute and looks at this machine; test_doctor.py runs it",
+    ),
     Swap(r"--save-every \d+", "--save-every 1", "--keep-every has to be a multiple of it"),
     Swap(r"--keep-every \d+", "--keep-every 2", "of a run of three steps nothing else would be kept"),
 )
@@ -252,7 +260,9 @@ def _write_dataset(folder: Path, configuration: str) -> None:
     """A folder as a dataset's repository is."""
     folder.mkdir(parents=True)
     parquet.write_table(pa.table({"text": prose(60).split("\n\n")}), folder / "part.parquet")
-    told = f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n  - split: train\n    path: part.parquet\n---\n"
+    told = (
+        f"---\nconfigs:\n- config_name: {configuration}\n  data_files:\n  - split: train\n    path: part.parquet\n---\n"
+    )
     (folder / "README.md").write_text(told, encoding="utf-8")
 
 

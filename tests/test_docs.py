@@ -34,7 +34,6 @@ from docs_pages import (
     write_inputs,
 )
 
-from gptcli.cli.main import run
 from gptcli.evals import origin
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.settings import COMMANDS
@@ -42,7 +41,7 @@ from gptcli.settings import COMMANDS
 ROOT = DOCS.parent
 PAGES_THAT_RUN = [page for page in pages() if any(block.kind in RUN for block in blocks(page))]
 # Pages that go on from a run which their reader has: the one that your-own-text.md and first-run.md end with.
-WITH_A_RUN = {"exporting", "extending", "python-api"}
+WITH_A_RUN = {"exporting", "extending", "python-api", "watching"}
 STARTS_PROCESSES = re.compile(r"--(gpus|nodes|node-rank|rdzv-endpoint) \S+")
 
 
@@ -186,9 +185,11 @@ def shown_commands() -> list[tuple[str, str]]:
 def test_a_command_that_is_only_shown_is_one_that_gpt_takes(page: str, line: str, place: Path) -> None:
     out = Shell({})
     out.line(f"{line} --print-config")
-    assert f"[{next(n for n in (' '.join(line.split()[1:3]), line.split()[1]) if n in COMMANDS).replace(' ', '-')}]" in (
-        out.told[0]
-    ) or "doctor resume" in line
+    assert (
+        f"[{next(n for n in (' '.join(line.split()[1:3]), line.split()[1]) if n in COMMANDS).replace(' ', '-')}]"
+        in (out.told[0])
+        or "doctor resume" in line
+    )
 
 
 def test_blocks_are_run_or_of_a_kind_that_is_known_not_to_be() -> None:
@@ -252,5 +253,3 @@ def test_a_message_that_is_explained_is_one_that_is_told(message: str) -> None:
     """`…` stands for what is filled in."""
     pattern = re.compile(".*".join(re.escape(part.strip()) for part in message.split("…")), re.DOTALL)
     assert any(pattern.search(text) for text in told_in_source()), message
-
-
