@@ -130,8 +130,8 @@ def swapped(line: str, page: str, swaps: tuple[Swap, ...] = SWAPS) -> str:
 
 
 class Shell:
-    """Runs lines as a shell would, with `gpt` in this process: pipes, `<` and `>`, `NAME=value gpt …`, `export`, and the
-    programs `cat` and `zcat`. Raises AssertionError where a command fails, or is none of these."""
+    """Runs lines as a shell would, with `gpt` in this process: pipes, `<` and `>`, `NAME=value gpt …`, `export`, and
+    the programs `cat` and `zcat`. Raises AssertionError where a command fails, or is none of these."""
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._environ = environ

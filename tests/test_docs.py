@@ -93,7 +93,7 @@ def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def without_processes(line: str) -> str:
-    """The command for one process: starting several takes ten seconds each time, which one test and the slow ones do."""
+    """The command for one process: to start several takes ten seconds each time, as one test and the slow ones do."""
     return re.sub(r"\s+", " ", STARTS_PROCESSES.sub("", line)).strip()
 
 
