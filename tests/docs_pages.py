@@ -1,7 +1,7 @@
 """The pages in docs/ as something to run: their blocks, a small shell for the lines in them, what is there before.
 
 A block of kind `sh` or `python` is run, in the order of the page, in one folder for the page. Other kinds
-(`console`, `text`, `toml` and so on) show what can't be run here: another program, a cluster, a package index.
+(`console`, `text`) show what can't be run here: another program, a cluster, a package index.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gptcli.tokenizer_files import save_tokenizer
 
 DOCS = Path(__file__).parents[1] / "docs"
 RUN = ("sh", "python")
-SHOWN = ("console", "text", "toml", "json", "powershell", "make")
+SHOWN = ("console", "text")
 
 # What makes every run take about a second: it holds where a page's own flags say nothing else.
 TINY = {
@@ -68,7 +68,7 @@ SWAPS = (
     Swap(
         r"--n-batches \d+",
         "--n-batches 2",
-        "a step is 512 tokens, two sequences of the stand-in models for each of eight processes",
+        "a step is 512 tokens: two sequences of 32 for each of 8 processes",
     ),
     Swap(r"--total-batch-size \d+", "--total-batch-size 1024", "so many tokens take long"),
     Swap(r"--n-tokens \d+", "--n-tokens 32", "the stand-in models have a context of 32 tokens"),
@@ -82,7 +82,7 @@ SWAPS = (
     Swap(
         r"(gpt doctor.*)",
         r"\1 --print-config",
-        "it takes half a minute and looks at this machine; test_doctor.py runs it",
+        "it takes half a minute; test_doctor.py runs it",
     ),
     Swap(r"--save-every \d+", "--save-every 1", "--keep-every has to be a multiple of it"),
     Swap(r"--keep-every \d+", "--keep-every 2", "of a run of three steps nothing else would be kept"),
@@ -130,8 +130,9 @@ def swapped(line: str, page: str, swaps: tuple[Swap, ...] = SWAPS) -> str:
 
 
 class Shell:
-    """Runs lines as a shell would, with `gpt` in this process: pipes, `<` and `>`, `NAME=value gpt …`, `export`, and
-    the programs `cat` and `zcat`. Raises AssertionError where a command fails, or is none of these."""
+    """Runs lines as a shell would, with `gpt` in this process: pipes, `<` and `>`, `NAME=value gpt …`, `cat`, `zcat`.
+
+    Raises AssertionError where a command fails, or is none of these."""
 
     def __init__(self, environ: dict[str, str]) -> None:
         self._environ = environ
@@ -153,9 +154,6 @@ class Shell:
             variables[match[1]] = match[2]
             words = words[1:]
         program, *words = words
-        if program == "export":
-            self._environ.update(word.split("=", 1) for word in words)
-            return b""
         made = self._gpt(words, given, variables, line) if program == "gpt" else _PROGRAMS[program](words)
         if target:
             Path(target).write_bytes(made)

@@ -79,7 +79,9 @@ class TrainSettings(CommandSettings):
         "learned", "How a token's place is told: learned embeddings or rotary (RoPE).", "Model"
     )
     norm: Literal["layer", "rms"] = option("layer", "layer: LayerNorm; rms: RMS norm.", "Model")
-    mlp: Literal["gelu", "swiglu"] = option("gelu", "Activation of the MLP.", "Model")
+    mlp: Literal["gelu", "swiglu"] = option(
+        "gelu", "Inside the MLP: GELU, or SwiGLU, where one half gates the other.", "Model"
+    )
     qk_norm: bool = option(False, "Normalise queries and keys.", "Model")
     bias: bool = option(True, "Biases, but for those of queries, keys and values.", "Model")
     qkv_bias: bool = option(False, "Biases in the query, key and value projections.", "Model")
@@ -153,7 +155,7 @@ class TrainSettings(CommandSettings):
     )
     spike_zscore: float = option(
         6.0,
-        "Standard deviations above the mean of the last steps from which --on-spike skip skips.",
+        "What counts as a spike: so many standard deviations above the mean of the last steps.",
         "Optimisation",
         gt=0,
     )
@@ -162,7 +164,7 @@ class TrainSettings(CommandSettings):
     )
 
     log_dir: Name = option("log", "Folder of the run. The same command on an existing run continues it.", "Run")
-    fresh: bool = option(False, "Move an existing run aside and start again.", "Run")
+    fresh: bool = option(False, "Move an existing run aside, to LOG_DIR.1 and so on, and start again.", "Run")
     save_every: Count = option(1000, "Steps between checkpoints.", "Run", ge=1)
     keep_last: Count = option(3, "Checkpoints that are kept: the newest so many.", "Run", ge=1)
     keep_every: Count | None = option(
@@ -175,7 +177,11 @@ class TrainSettings(CommandSettings):
         None, "Stop and save after this time (2h, 45m); the same command continues.", "Run", takes=A_TIME, gt=0
     )
     fit_time: Seconds | None = option(
-        None, "As many steps as end in this time, measured once at the start.", "Run", takes=A_TIME, gt=0
+        None,
+        "Train as many steps as end in this time, with their evaluations; measured at the start.",
+        "Run",
+        takes=A_TIME,
+        gt=0,
     )
     profile: Count | None = option(
         None, "Profile so many steps, after the first ones: a trace, and where their time went.", "Run", ge=1
@@ -186,10 +192,14 @@ class TrainSettings(CommandSettings):
         examples=["tensorboard", "wandb", "trackio", "none"],
     )  # fmt: skip
     dry_run: bool = option(False, "Tell size, memory, length and time of the run, and train nothing.", "Run")
-    on: Name | None = option(None, "Plan for these GPUs in place of this machine, with --dry-run: 8xh100.", "Run")
+    on: Name | None = option(
+        None, "With --dry-run: plan for these GPUs, such as 8xh100, in place of this machine.", "Run"
+    )
 
     eval_every: Count = option(250, "Steps between evaluations.", "Evaluation", ge=1)
-    eval_iters: Count = option(20, "Validation loss is taken over this many total batches.", "Evaluation", ge=1)
+    eval_iters: Count = option(
+        20, "Tokens of a validation, in steps: so many times --total-batch-size, or all.", "Evaluation", ge=1
+    )
     metrics: CommaList = option(
         ("hellaswag",),
         "Scores besides the loss: hellaswag, or none.",
@@ -197,7 +207,7 @@ class TrainSettings(CommandSettings):
         adapts=True,
         examples=["hellaswag", "none"],
     )
-    eval_examples: Count = option(1000, "HellaSwag examples scored during training.", "Evaluation", ge=1)
+    eval_examples: Count = option(1000, "HellaSwag examples scored at each evaluation.", "Evaluation", ge=1)
     final_eval_examples: Count | None = option(
         None, "HellaSwag examples scored at the end of the run. Default: all.", "Evaluation", ge=1
     )
@@ -216,17 +226,19 @@ class TrainSettings(CommandSettings):
         None, "HOST:PORT on machine 0, where the machines meet.", "Device and processes"
     )
     shard: Literal["none", "optimizer", "full"] = option(
-        "none", "Spread over the processes: the optimiser and gradients, or the weights too.", "Device and processes"
+        "none",
+        "optimizer: spread it and the gradients over the processes; full: the weights too.",
+        "Device and processes",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", "Of matrix products: what the device computes fastest, or one of these.", "Device and processes"
+        "auto", "Of matrix products; auto: what the device computes fastest.", "Device and processes"
     )
     activation_checkpointing: Literal["none", "block"] = option(
         "none", "block: compute blocks again in the backward pass, for less memory.", "Device and processes"
     )
     torch_matmul_precision: Literal["highest", "high", "medium"] = option(
-        "high", "Precision of fp32 matrix products: highest, high (TF32) or medium.", "Device and processes"
+        "high", "Of fp32 matrix products: highest, high (TF32) or medium (bf16).", "Device and processes"
     )
     compile: Literal["auto", "on", "off"] = option(
-        "auto", "torch.compile: auto compiles on CUDA.", "Device and processes"
+        "auto", "torch.compile: auto compiles on CUDA, where it works.", "Device and processes"
     )  # type: ignore[assignment,unused-ignore]

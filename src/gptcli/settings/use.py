@@ -31,8 +31,8 @@ class EvalSettings(CommandSettings):
     limit: Count | None = option(None, "Score only the first so many examples (loss: sequences).", "Task", ge=1)
     save: Name | None = option(None, "Write one line of JSON for each example to this file.", "Task")
 
-    data_root: Name | None = option(None, "Folder of token shards, of which the validation split counts.", "Loss")
-    text: Name | None = option(None, "A text, in the place of shards: a file (.txt .md .jsonl .parquet …).", "Loss")
+    data_root: Name | None = option(None, "Folder of token shards, whose validation split is scored.", "Loss")
+    text: Name | None = option(None, "A file of text (.txt .md .jsonl .parquet …), instead of shards.", "Loss")
     stride: Count | None = option(
         None,
         "Predict each token from at least context length minus so many before it. Default: windows side by side.",
@@ -127,7 +127,7 @@ class ExportSettings(CommandSettings):
         "Output",
         choices=EXPORT_FORMATS,
     )
-    quantize: Literal["none", "q8_0"] = option("none", "Matrices of a GGUF file in 8 bits.", "Output")
+    quantize: Literal["none", "q8_0"] = option("none", "q8_0: the matrices of a GGUF file in 8 bits.", "Output")
 
 
 class InfoSettings(CommandSettings):
