@@ -35,9 +35,9 @@ test test-all: export OMP_NUM_THREADS := 1
 test: lint
 	$(PYTEST)
 
-# With the slow tests, and those against lm-evaluation-harness.
+# With the slow tests, and those against lm-evaluation-harness and the trackers.
 test-all: lint
-	$(BIN)/python -m pip install --quiet --constraint constraints-dev.txt --editable '.[dev,lm-eval]'
+	$(BIN)/python -m pip install --quiet --constraint constraints-dev.txt --editable '.[dev,lm-eval,tensorboard,wandb,trackio]'
 	$(PYTEST) -m ''
 
 clean:

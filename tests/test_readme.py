@@ -40,7 +40,10 @@ def test_there_are_commands_to_check() -> None:
         "eval",
         "generate",
         "export",
+        "watch",
+        "runs",
         "plot",
+        "info",
         "doctor",
     }
 

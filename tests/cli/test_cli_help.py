@@ -35,7 +35,7 @@ def test_gpt_alone_shows_its_help_with_every_command(gpt: Any) -> None:
 def test_help_shows_every_option_with_its_default_under_its_group(command: str, gpt: Any) -> None:
     shown = gpt(*command.split(), "--help").out
     for option in fields_of(COMMANDS[command]).values():
-        name = option.name if option.positional else option.flag
+        name = option.flag
         assert re.search(rf"│ +{re.escape(name)}\b", shown), name
         assert option.positional or f"─ {option.group} ─" in shown
         if option.kind in (int, float) and option.default is not None:

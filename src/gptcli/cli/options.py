@@ -134,7 +134,7 @@ def _parameters(field: OptionField) -> list[inspect.Parameter]:
     else:
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default or "") or None
     if field.positional:
-        declared = typer.Argument(default, help=_plain(field.help), show_envvar=False)
+        declared = typer.Argument(default, help=_plain(field.help), metavar=field.flag, show_envvar=False)
     else:
         declared = typer.Option(
             default,

@@ -24,7 +24,12 @@ class RunsSettings(CommandSettings):
     sort: Literal[
         "run", "state", "model", "parameters", "step", "tokens", "loss", "val", "best", "hellaswag", "speed", "time",
         "size", "started",
-    ] = option("started", "Column to sort by: the best, fastest, newest or largest first.", "Table")  # fmt: skip
+    ] = option(
+        "started",
+        "Column to sort by, the best, fastest, newest or largest first: run, state, model, parameters, step, tokens, "
+        "loss, val, best, hellaswag, speed, time, size, started.",
+        "Table",
+    )  # fmt: skip
     reverse: bool = option(False, "The other way round.", "Table")
 
 
