@@ -70,7 +70,7 @@ SWAPS = (
         "--n-batches 2",
         "a step is 512 tokens: two sequences of 32 for each of 8 processes",
     ),
-    Swap(r"--total-batch-size \d+", "--total-batch-size 1024", "so many tokens take long"),
+    Swap(r"--total-batch-size \d+", "--total-batch-size 512", "so many tokens take long"),
     Swap(r"--n-tokens \d+", "--n-tokens 32", "the stand-in models have a context of 32 tokens"),
     Swap(r"--stride \d+", "--stride 16", "the stand-in models have a context of 32 tokens"),
     Swap(r"--max-new-tokens \d+", "--max-new-tokens 4", "so many tokens take long"),

@@ -34,6 +34,7 @@ from docs_pages import (
     write_inputs,
 )
 
+from gptcli.cli.config_file import table_of
 from gptcli.evals import origin
 from gptcli.evals.hellaswag import HELLASWAG
 from gptcli.settings import COMMANDS

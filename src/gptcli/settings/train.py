@@ -178,7 +178,7 @@ class TrainSettings(CommandSettings):
     )
     fit_time: Seconds | None = option(
         None,
-        "Train as many steps as end in this time, with their evaluations; measured at the start.",
+        "As many steps as end, with their evaluations, in this time; measured once.",
         "Run",
         takes=A_TIME,
         gt=0,
@@ -192,13 +192,11 @@ class TrainSettings(CommandSettings):
         examples=["tensorboard", "wandb", "trackio", "none"],
     )  # fmt: skip
     dry_run: bool = option(False, "Tell size, memory, length and time of the run, and train nothing.", "Run")
-    on: Name | None = option(
-        None, "With --dry-run: plan for these GPUs, such as 8xh100, in place of this machine.", "Run"
-    )
+    on: Name | None = option(None, "With --dry-run: plan for these GPUs, such as 8xh100, not this machine.", "Run")
 
     eval_every: Count = option(250, "Steps between evaluations.", "Evaluation", ge=1)
     eval_iters: Count = option(
-        20, "Tokens of a validation, in steps: so many times --total-batch-size, or all.", "Evaluation", ge=1
+        20, "Validation loss is taken over so many times --total-batch-size tokens.", "Evaluation", ge=1
     )
     metrics: CommaList = option(
         ("hellaswag",),
@@ -227,7 +225,7 @@ class TrainSettings(CommandSettings):
     )
     shard: Literal["none", "optimizer", "full"] = option(
         "none",
-        "optimizer: spread it and the gradients over the processes; full: the weights too.",
+        "optimizer: spread it and gradients over the processes; full: the weights too.",
         "Device and processes",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
