@@ -299,3 +299,14 @@ def test_a_resumed_run_has_its_stop_and_its_resumption_among_its_events(shards: 
     assert events == [(3, "finished"), (3, "resumed"), (6, "finished")]
     saved = [event for event, _ in Follower(tmp_path).poll() if isinstance(event, Saved)]
     assert [event.path.name for event in saved] == [path.name for path in checkpoints_of(tmp_path)]
+
+
+def test_what_the_first_version_wrote_and_what_is_missing_reads_as_today(run: Path, tmp_path: Path) -> None:
+    recorded = json.loads((run / "run.json").read_text())
+    recorded |= {"data": recorded["data"] | {"sources": {"dataset": "x/y"}}, "calls": None, "resolved": None}
+    (tmp_path / "run.json").write_text(json.dumps(recorded))
+    read_back = read(tmp_path)
+    assert read_back is not None
+    assert read_back["data"]["sources"] == [{"dataset": "x/y"}]
+    assert (read_back["calls"], read_back["resolved"]) == ([], {})
+    assert summarise(tmp_path).parameters is None

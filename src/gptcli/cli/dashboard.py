@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gptcli.cli.progress import duration
 from gptcli.cli.sparkline import ASCII, BLOCKS, loss_sparkline, sparkline
+from gptcli.cli.terminal import printable
 from gptcli.cli.wording_of_runs import figures, percent
 from gptcli.evals.published import PUBLISHED
 
@@ -128,7 +129,7 @@ def _sample(text: str, width: int) -> list[Text]:
     from rich.console import Console
     from rich.text import Text
 
-    words = Text(printable(text))
+    words = Text(_on_one_line(text))
     wrapped = words.wrap(Console(), max(1, width - LABEL))
     lines = [line.plain.rstrip() for line in wrapped[:SAMPLE_LINES]]
     if len(wrapped) > SAMPLE_LINES:
@@ -147,7 +148,7 @@ def _events(happenings: Sequence[Happening], width: int) -> list[Text]:
             [
                 (f"{'events' if index == 0 else '':<{LABEL}}", "dim"),
                 (f"{happening.step:>{steps},}  ", "dim"),
-                (printable(happening.text), _TOPICS.get(happening.topic, "")),
+                (_on_one_line(happening.text), _TOPICS.get(happening.topic, "")),
             ],
             width,
         )
@@ -155,9 +156,9 @@ def _events(happenings: Sequence[Happening], width: int) -> list[Text]:
     ]
 
 
-def printable(text: str) -> str:
-    """Text on one line, without what would move the cursor or colour the terminal: a model may write anything."""
-    return "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
+def _on_one_line(text: str) -> str:
+    """Text of several lines on one, with what is no text made visible: a model may write anything."""
+    return printable(" ".join(text.split()))
 
 
 def _line(parts: Sequence[tuple[str, str]], width: int) -> Text:

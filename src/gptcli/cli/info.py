@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from gptcli.cli import report
 from gptcli.cli.options import Call
-from gptcli.cli.origin_line import printable
 from gptcli.cli.origin_words import (
     DIGITS,
     Line,
@@ -27,6 +26,7 @@ from gptcli.cli.origin_words import (
     word_of,
 )
 from gptcli.cli.progress import count
+from gptcli.cli.terminal import printable
 from gptcli.settings import InfoSettings
 
 if TYPE_CHECKING:

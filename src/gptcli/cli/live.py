@@ -15,6 +15,7 @@ from rich.cells import cell_len
 
 from gptcli.cli.dashboard import Room, dashboard
 from gptcli.cli.monitor import Quiet
+from gptcli.cli.terminal import surviving
 from gptcli.errors import UserError
 from gptcli.runs.follow import progress_of
 from gptcli.runs.progress import RunProgress
@@ -33,7 +34,8 @@ class Canvas:
     """Draws `picture` at the bottom of the console until it is closed; the last drawing stays.
 
     A terminal that is made narrower breaks lines that are there already in ways of its own, and nobody can know where
-    they then lie. So when its size changes it is cleared, and `above` is printed again over the picture.
+    they then lie. So when it becomes smaller it is cleared, and `above` is printed again over the picture. When it is
+    there no more, since its connection was lost, nothing is drawn.
     """
 
     def __init__(self, out: Console, picture: Callable[[], RenderableType], above: Callable[[], None]) -> None:
@@ -58,8 +60,8 @@ class Canvas:
 
     def draw(self) -> None:
         """Draw once, on what is perhaps another size of the terminal now."""
-        if self.out.size != self._size:
-            self._size = self.out.size
+        before, self._size = self._size, self.out.size
+        if self._size.width < before.width or self._size.height < before.height:
             self._live.transient = True
             self._live.stop()
             self.out.clear()
@@ -69,14 +71,18 @@ class Canvas:
 
     def _draw_again_and_again(self) -> None:
         while not self._closed.wait(SECONDS_BETWEEN_DRAWINGS):
-            self.draw()
+            with surviving(self.out):
+                self.draw()
 
     def close(self) -> None:
-        """Draw for the last time."""
+        """Draw for the last time, and leave the terminal as it was, whatever interrupts this."""
         self._closed.set()
-        self._thread.join()
-        self.draw()
-        self._live.stop()
+        with surviving(self.out):
+            try:
+                self._thread.join()
+                self.draw()
+            finally:
+                self._live.stop()
 
 
 class LiveRun(Quiet):
@@ -100,8 +106,9 @@ class LiveRun(Quiet):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.canvas:
-            complete = error is None and self.progress.step >= self.progress.steps
-            self.state = "finished" if complete else "stopped"
+            self.state = "finished" if self.progress.step >= self.progress.steps else "stopped"
+            if error is not None and not isinstance(error, KeyboardInterrupt):
+                self.state = "crashed"
             self.canvas.close()
 
     def __call__(self, event: Event) -> None:
@@ -116,7 +123,7 @@ class LiveRun(Quiet):
     def _go_on_from(self, run: Path) -> None:
         try:
             progress = progress_of(run)
-        except UserError:  # the run itself will tell
+        except (UserError, OSError):  # the curves then begin here
             return
         with self._lock:
             for happening in self.progress.happenings:

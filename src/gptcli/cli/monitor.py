@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gptcli.cli.progress import Interval, count, duration
 from gptcli.cli.report import console
+from gptcli.cli.terminal import printable, surviving
 from gptcli.cli.wording_of_runs import evaluated, figures
 from gptcli.runs.progress import RunProgress
 from gptcli.training.events import Evaluated, Event, Listener, Note, Profiled, Sampled, Saved, Started, StepDone
@@ -55,7 +56,8 @@ class Quiet:
         from rich.text import Text
 
         # Styled as a text: a style given to print() would colour the view that is drawn again beneath it too.
-        self.out.print(Text(text, style=style))
+        with surviving(self.out):
+            self.out.print(Text(printable(" ".join(text.splitlines())), style=style))
 
     def started(self, event: Started) -> None:
         width = max((len(name) for name in event.facts), default=0)
@@ -93,7 +95,8 @@ class Lines(Quiet):
             case Evaluated():
                 self.line(evaluated(event), "bold")
             case Sampled():
-                self.line(f"step {event.step:,}  sample: {event.prompt}{event.text}", "dim")
+                sample = " ".join(f"{event.prompt}{event.text}".split())
+                self.line(f"step {event.step:,}  sample: {sample}", "dim")
             case Saved():
                 self.line(f"step {event.step:,}  saved {event.path}")
             case _:

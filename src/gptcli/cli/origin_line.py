@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gptcli.cli.terminal import printable
 from gptcli.model.locate import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -63,8 +64,3 @@ def rounded(number: int) -> str:
         if number >= 0.9995 * size:
             return f"{number / size:.1f}{letter}" if number < 9.95 * size else f"{number / size:.0f}{letter}"
     return str(number)
-
-
-def printable(text: str) -> str:
-    """Without what would steer a terminal: the names in a stranger's files are a stranger's."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

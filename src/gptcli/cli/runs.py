@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gptcli.cli import report
 from gptcli.cli.options import Call
 from gptcli.cli.progress import duration, short
+from gptcli.cli.terminal import printable
+from gptcli.cli.wording_of_runs import percent
 from gptcli.errors import UsageError, UserError
 from gptcli.settings import RunsSettings
 
@@ -84,6 +86,10 @@ def _summaries(folder: Path) -> list[RunSummary]:
             summaries.append(summarise(path))
         except UserError as error:
             report.say(f"note: {error.faults[0].message}", "yellow")
+        except OSError as error:
+            report.say(f"note: {path} can't be read: {error.strerror or error}.", "yellow")
+    if not summaries:
+        raise UserError(f"None of the runs under {folder} can be read.", "The notes above tell why.")
     return summaries
 
 
@@ -113,7 +119,7 @@ def table(summaries: Sequence[RunSummary], width: int) -> Table:
     for summary in summaries:
         made.add_row(
             *(
-                Text(column.cell(summary), style=_STYLES[summary.state] if column.name == "state" else "")
+                Text(printable(column.cell(summary)), style=_STYLES[summary.state] if column.name == "state" else "")
                 for column in columns
             )
         )
@@ -122,10 +128,7 @@ def table(summaries: Sequence[RunSummary], width: int) -> Table:
 
 def _fitting(summaries: Sequence[RunSummary], width: int) -> list[Column]:
     """The columns that fit, of which the most telling stay longest. A name of a run is broken if need be."""
-    widths = {
-        column.name: _GAP + max(len(column.title), *(len(column.cell(summary)) for summary in summaries))
-        for column in COLUMNS
-    }
+    widths = {column.name: _GAP + max(map(len, (column.title, *map(column.cell, summaries)))) for column in COLUMNS}
     shown = list(COLUMNS)
     for name in _LEFT_OUT:
         if sum(widths[column.name] for column in shown) - _GAP <= width:
@@ -135,7 +138,7 @@ def _fitting(summaries: Sequence[RunSummary], width: int) -> list[Column]:
 
 
 def _score(accuracy: float | None) -> str:
-    return "" if accuracy is None else f"{100 * accuracy:.2f}%"
+    return "" if accuracy is None else percent(accuracy)
 
 
 def _short(number: float | None) -> str:

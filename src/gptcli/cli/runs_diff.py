@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gptcli.cli import report
 from gptcli.cli.options import Call
 from gptcli.cli.progress import duration, short
+from gptcli.cli.terminal import printable
 from gptcli.errors import Errors, UsageError
 from gptcli.settings import RunsDiffSettings
 
@@ -66,7 +67,7 @@ def lines(first: str, second: str, found: Sequence[Difference]) -> list[str]:
     if not found:
         return [f"{first} and {second} do not differ."]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{name:<{widths[0]}}  {one:<{widths[1]}}  {other}".rstrip() for name, one, other in rows]
+    return [printable(f"{name:<{widths[0]}}  {one:<{widths[1]}}  {other}".rstrip()) for name, one, other in rows]
 
 
 def shown(name: str, value: Any) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 from rich.console import Console, ConsoleOptions
 
@@ -28,3 +30,17 @@ class Terminal(Console):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stderr.fileno())
         os.close(nowhere)
+
+
+@contextlib.contextmanager
+def surviving(out: Console) -> Iterator[None]:
+    """The work goes on where the terminal has gone away, as with a lost connection, and writing to it fails."""
+    try:
+        yield
+    except OSError:
+        out.on_broken_pipe()
+
+
+def printable(text: str) -> str:
+    """Text of one line without what would move the cursor or colour the terminal, in whose place stands U+FFFD."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

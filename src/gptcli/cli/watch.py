@@ -56,6 +56,7 @@ class Watched:
         self.folder = folder
         self.progress: RunProgress = RunProgress()
         self.state: State = "running"
+        self.starts_anew = False  # whether what was told before is no more: the run went on from an earlier checkpoint
         self._follower = Follower(folder)
 
     def look(self) -> list[Event]:
@@ -63,7 +64,8 @@ class Watched:
 
         self.state = state_of_run(self.folder)  # first: what a run that ends now wrote last is then still read
         found = self._follower.poll()
-        progress = RunProgress() if self._follower.starts_anew else self.progress
+        self.starts_anew = self._follower.starts_anew
+        progress = RunProgress() if self.starts_anew else self.progress
         for event, moment in found:
             progress.take(event, moment)
         self.progress = progress  # in one go: it is drawn in a thread of its own
@@ -72,12 +74,16 @@ class Watched:
 
 def state_of_run(folder: Path) -> State:
     """What the run in `folder` is doing. One that has not written its `run.json` yet is about to."""
+    from gptcli.data.locks import owner_of
     from gptcli.runs.state import state_of
     from gptcli.training import metrics
     from gptcli.training.run_file import read
 
     recorded = read(folder)
-    return state_of(folder, recorded, metrics.last_step(folder)) if recorded else "running"
+    if recorded is None:
+        owner = owner_of(folder)
+        return "running" if owner and owner.is_alive() is not False else "crashed"
+    return state_of(folder, recorded, metrics.last_step(folder))
 
 
 def _draw(folder: Path, out: Console) -> RunProgress:
@@ -109,20 +115,22 @@ def _tell(folder: Path, out: Console) -> RunProgress:
 
     watched = Watched(folder)
     watched.look()
-    told = watched.progress
     lines = Lines(out)
-    lines.progress = told
-    for event in (told.started, told.val, told.hellaswag, told.last):
-        if event is not None:
-            lines.tell(event)
 
     def tell(events: list[Event]) -> None:
         lines.progress = watched.progress
-        for event in events:
+        for event in where_it_stands(watched.progress) if watched.starts_anew else events:
             lines.tell(event)
 
+    tell(where_it_stands(watched.progress))
     _until_it_ends(watched, tell)
     return watched.progress
+
+
+def where_it_stands(progress: RunProgress) -> list[Event]:
+    """The last event of each kind."""
+    events = (progress.started, progress.val, progress.hellaswag, progress.last)
+    return [event for event in events if event is not None]
 
 
 def _until_it_ends(watched: Watched, tell: Callable[[list[Event]], None]) -> None:
@@ -141,6 +149,6 @@ def ending(folder: Path, progress: RunProgress) -> str:
         case "finished":
             return f"{folder} is finished: {progress.steps:,} steps."
         case "crashed":
-            return f"{folder} has crashed after step {progress.step:,}; {saved}. The command that began it goes on."
+            return f"{folder} has crashed after step {progress.step:,}; {saved}. Its command, without --fresh, goes on."
         case _:
-            return f"{folder} was stopped after step {progress.step:,}; {saved}. The command that began it goes on."
+            return f"{folder} was stopped after step {progress.step:,}; {saved}. Its command, without --fresh, goes on."

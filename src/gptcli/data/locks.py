@@ -99,12 +99,13 @@ class Owner:
         if self.host != socket.gethostname():
             return None
         try:
-            began = psutil.Process(self.pid).create_time()
+            process = psutil.Process(self.pid)
+            began, is_over = process.create_time(), process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
         except psutil.Error:  # it is there, and somebody else's
             return True
-        return not self.started or abs(began - self.started) < _SAME_START
+        return not is_over and (not self.started or abs(began - self.started) < _SAME_START)
 
 
 def owner_of(folder: Path) -> Owner | None:

@@ -71,8 +71,7 @@ class Run:
     @property
     def is_fineweb_in_gpt2(self) -> bool:
         """Whether the run's data is what GPT-2's loss was measured on."""
-        told = self.recorded.get("data", {}).get("sources", [])
-        sources = [told] if isinstance(told, dict) else told  # runs of earlier versions have one, not in a list
+        sources = self.recorded.get("data", {}).get("sources", [])
         datasets = [str(source.get("dataset", "")).lower() for source in sources]
         is_fineweb = bool(datasets) and all(dataset.endswith("/fineweb-edu") for dataset in datasets)
         return self.recorded.get("tokenizer") == "gpt2" and is_fineweb

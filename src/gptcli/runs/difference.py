@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gptcli.runs.replay import number
 from gptcli.runs.summary import summarise
 from gptcli.training import metrics
 from gptcli.training.run_file import read
@@ -54,14 +55,14 @@ def _settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by name, resolved where the run has resolved them: what was left to it has a value then."""
     settings = {name: value for name, value in recorded["settings"].items() if name not in _NOT_TOLD}
     resolved = {name.removeprefix("model "): value for name, value in recorded["identity"].items()}
-    resolved["data_root"] = recorded.get("data", {}).get("folder", settings.get("data_root"))
+    resolved["data_root"] = recorded["data"].get("folder", settings.get("data_root"))
     resolved["data"], resolved["tokenizer"] = resolved.get("data"), recorded.get("tokenizer")
     return {**settings, **resolved, "steps": recorded["steps"], "warmup": recorded["warmup"]}
 
 
 def _surroundings(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Machine, versions, and how it computed."""
-    known = {**recorded.get("resolved", {}), **recorded.get("versions", {}), "git_commit": recorded.get("git_commit")}
+    known = {**recorded["resolved"], **recorded.get("versions", {}), "git_commit": recorded.get("git_commit")}
     return {name: value for name, value in known.items() if not isinstance(value, (dict, list))}
 
 
@@ -77,4 +78,8 @@ def _where_both_were_measured(first: Path, second: Path) -> list[Difference]:
 
 
 def _validations(run: Path) -> list[dict[str, Any]]:
-    return [row for row in metrics.read(run / metrics.METRICS) if row.get("kind") == "val"]
+    return [
+        row
+        for row in metrics.read(run / metrics.METRICS)
+        if row.get("kind") == "val" and number(row.get("loss")) is not None and number(row.get("tokens")) is not None
+    ]

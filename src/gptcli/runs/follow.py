@@ -39,7 +39,10 @@ class GrowingFile:
         try:
             with self.file.open("rb") as opened:
                 status = os.fstat(opened.fileno())
-                self._identity = (status.st_dev, status.st_ino)
+                identity = (status.st_dev, status.st_ino)
+                if self._identity not in (None, identity) or status.st_size < self._offset:
+                    return  # replaced since it was last asked: `is_replaced` tells the next time
+                self._identity = identity
                 opened.seek(self._offset)
                 for line in opened:
                     if not line.endswith(b"\n"):
@@ -86,7 +89,7 @@ class Follower:
         self._recorded = recorded
         for file in (self._metrics, self._samples):
             for row in file.new_rows():
-                self._now = max(self._now, row.get("time", 0.0))
+                self._now = max(self._now, replay.number(row.get("time")) or 0.0)
                 if event := replay.event_of(self.run, row):
                     yield event, self._now
 
@@ -101,5 +104,5 @@ def progress_of(run: Path) -> RunProgress:
 
 def check_is_run(run: Path) -> None:
     """Raise UsageError where `run` is no run folder."""
-    if not (run / RUN).exists() and not (run / METRICS).exists():
+    if not (run / RUN).exists():
         raise UsageError(f"{run} is not a run: it has no {RUN}.", "Name a run folder of gpt train.")

@@ -71,7 +71,7 @@ class RunProgress:
             case Started():
                 self.started = event
                 self._first = self._latest = None
-                if event.step:
+                if event.step and not (self.happenings and self.happenings[-1].topic == "resumed"):
                     self._happened(event.step, "resumed", f"resumed after step {event.step:,}")
             case StepDone():
                 self._step_done(event, now)

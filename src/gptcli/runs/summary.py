@@ -7,15 +7,16 @@ import json
 import os
 import statistics
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gptcli.model.locate import CHECKPOINTS
+from gptcli.runs.replay import SCORES, number
 from gptcli.runs.state import State, state_of
 from gptcli.training.metrics import METRICS
-from gptcli.training.run_file import PLOTS, PROFILES, RUN, read
+from gptcli.training.run_file import PLOTS, PROFILES, RUN, TRACKING, read
 
 DEEPEST = 4  # levels of folders under which runs are looked for
 RECENT = 100  # steps of which the speed is the median
@@ -57,7 +58,7 @@ def find_runs(folder: Path) -> list[Path]:
         depth = len(Path(where).relative_to(folder).parts)
         if RUN in files:
             found.append(Path(where))
-        inside = {CHECKPOINTS, PLOTS, PROFILES} if RUN in files else set()
+        inside = {CHECKPOINTS, PLOTS, PROFILES, TRACKING} if RUN in files else set()
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in inside)
         if depth == DEEPEST:
             folders.clear()
@@ -69,30 +70,37 @@ def summarise(run: Path) -> RunSummary:
     recorded = read(run)
     assert recorded is not None, "find_runs found it by that file"
     others, steps = _rows(run / METRICS)
-    val = [row["loss"] for row in others if row.get("kind") == "val"]
-    scores = [row["acc_norm"] for row in others if row.get("kind") == "hellaswag"]
+    val, scores = _scores(others, "val"), _scores(others, "hellaswag")
     last = max((*others, *steps), key=lambda row: row["step"], default={"step": 0})
-    speeds = [row["tokens_per_second"] for row in steps if "profiled" not in row]
-    losses = [row["loss"] for row in steps if row.get("loss") is not None]
-    resolved, calls = recorded.get("resolved", {}), recorded.get("calls", [{}])
+    speeds = _numbers([row for row in steps if "profiled" not in row], "tokens_per_second")
+    losses = _numbers(steps, "loss")
+    resolved, calls = recorded["resolved"], recorded["calls"]
     return RunSummary(
         path=run,
         state=state_of(run, recorded, last["step"]),
         step=last["step"],
         steps=recorded["steps"],
-        tokens=last.get("tokens", 0),
+        tokens=int(number(last.get("tokens")) or 0),
         loss=losses[-1] if losses else None,
         val_loss=val[-1] if val else None,
         best_val_loss=min(val, default=None),
         hellaswag=scores[-1] if scores else None,
         tokens_per_second=statistics.median(speeds) if speeds else None,
-        seconds=max((row.get("time", 0.0) for row in (*others, *steps)), default=0.0),
+        seconds=max(_numbers((*others, *steps), "time"), default=0.0),
         bytes=_size(run),
         parameters=resolved.get("parameters"),
         model=model_of(recorded),
-        data=Path(recorded.get("data", {}).get("folder", "")).name,
+        data=Path(str(recorded["data"].get("folder", ""))).name,
         started=calls[0].get("time") if calls else None,
     )
+
+
+def _scores(rows: Sequence[Mapping[str, Any]], kind: str) -> list[float]:
+    return _numbers([row for row in rows if row.get("kind") == kind], SCORES[kind])
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [value for row in rows if (value := number(row.get(name))) is not None]
 
 
 def model_of(recorded: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ RUN, PLOTS, PROFILES, TRACKING = "run.json", "plots", "profile", "tracking"
 
 
 def read(run: Path) -> dict[str, Any] | None:
-    """The content of a run's `run.json`, None where it has none. Raises UserError for a damaged one."""
+    """The content of a run's `run.json`, None where it has none. Raises UserError for one that is damaged or can't be
+    read."""
     file = run / RUN
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -23,4 +24,17 @@ def read(run: Path) -> dict[str, Any] | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged.", "Start again with --fresh, which moves the old run aside.") from error
-    return dict(content)
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}.", "Check the permissions.") from error
+    return _of_today(dict(content))
+
+
+def _of_today(content: dict[str, Any]) -> dict[str, Any]:
+    """With the one source of the first version's data in a list, as later ones have it, and no part missing."""
+    for part, empty in (("data", {}), ("resolved", {}), ("calls", [])):
+        if content.get(part) is None:
+            content[part] = empty
+    data = content["data"]
+    if isinstance(data, dict) and isinstance(data.get("sources"), dict):
+        content["data"] = {**data, "sources": [data["sources"]]}
+    return content
