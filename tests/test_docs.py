@@ -9,6 +9,7 @@ import ast
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -93,6 +94,16 @@ def place(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
+@pytest.fixture
+def handlers_kept() -> Iterator[None]:
+    """The launcher that a command becomes handles signals in a way of its own, to the end of its process."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def without_processes(line: str) -> str:
     """The command for one process: to start several takes ten seconds, which one test and the slow ones do."""
     return re.sub(r"\s+", " ", STARTS_PROCESSES.sub("", line)).strip()
@@ -133,6 +144,7 @@ def lines_with(option: str) -> Iterator[tuple[str, str]]:
                 yield from ((page, line) for line in commands(block) if re.search(rf"{option} [2-9]", line))
 
 
+@pytest.mark.usefixtures("handlers_kept")
 def test_a_command_for_several_gpus_is_run_by_several_processes(place: Path) -> None:
     """The first of them, by two processes on the processor, which is what stands in for GPUs here."""
     page, line = next(lines_with("--gpus"))
@@ -141,6 +153,7 @@ def test_a_command_for_several_gpus_is_run_by_several_processes(place: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("handlers_kept")
 @pytest.mark.parametrize(("page", "line"), [(p, n) for p, n in lines_with("--gpus") if "--nodes" not in n])
 def test_every_command_for_several_gpus_is_run_by_several_processes(
     page: str, line: str, place: Path, a_run: Path
@@ -160,6 +173,7 @@ def pairs() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("handlers_kept")
 @pytest.mark.parametrize(("page", "first", "second"), pairs())
 def test_commands_for_two_machines_are_run_by_two_that_meet(page: str, first: str, second: str, place: Path) -> None:
     """Both machines are this one, with a process each."""

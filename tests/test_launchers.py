@@ -168,7 +168,8 @@ def test_wrong_usage_is_told_by_one_of_the_ranks(start: Start, codes: list[int],
     assert told.count("error:") == told.count("--total-batch-size 65 can't be divided") == 1
 
 
-@pytest.mark.parametrize(("start", "codes"), [(by_gpt, [1]), pytest.param(by_srun, [1, 1], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("start", "codes"), [(by_gpt, [1]), (by_srun, [1, 1])])
 def test_what_nobody_foresaw_in_one_rank_is_told_once_with_its_rank_and_traceback_and_ends_all(
     start: Start, codes: list[int], shards: Path, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_process_that_dies_on_one_machine_ends_both_and_leaves_none(shards: Pa
     assert time.monotonic() - began < 60  # 15 s on a machine that is not busy
 
 
+@pytest.mark.slow
 def test_machines_with_different_data_or_options_are_told_apart(shards: Path, tmp_path: Path) -> None:
     other = write_shards(tmp_path / "other", train_tokens=5_000)
     folders = [shards, other]

@@ -53,7 +53,9 @@ def on(shards: Path, named_gpus: str, **options: object) -> Plan:
 @pytest.mark.parametrize(
     "shape",
     [
-        {"n_layers": 4, "n_heads": 4, "emb_dim": 256, "n_batches": 16, "accumulated": 1},
+        pytest.param(
+            {"n_layers": 4, "n_heads": 4, "emb_dim": 256, "n_batches": 16, "accumulated": 1}, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"n_layers": 8, "n_heads": 6, "emb_dim": 384, "n_batches": 8, "accumulated": 1}, marks=pytest.mark.slow
         ),

@@ -145,8 +145,9 @@ def test_a_trace_that_can_not_be_written_costs_one_line(
     assert any(isinstance(event, Note) and "No space left" in event.message for event in events)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("shard", [pytest.param("none", marks=pytest.mark.slow), "full"])
+@pytest.mark.parametrize("shard", ["none", "full"])
 def test_of_several_processes_the_first_writes_and_tells(shard: str, shards: Path, tmp_path: Path) -> None:
     settings = tiny(shards, tmp_path / "run", n_batches=1, profile=2, shard=shard)
     process = start(words_of(settings, "--gpus", "2"))

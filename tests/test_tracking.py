@@ -308,7 +308,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-@pytest.mark.parametrize(("tracker", "patience"), [("Rude", 200.0), ("HangingAtFinish", 1.0)])
+@pytest.mark.parametrize(
+    ("tracker", "patience"), [("Rude", 200.0), pytest.param("HangingAtFinish", 1.0, marks=pytest.mark.slow)]
+)
 def test_the_command_ends_with_0_and_shows_none_of_a_tools_chatter(
     shards: Path, tmp_path: Path, tracker: str, patience: float
 ) -> None:
