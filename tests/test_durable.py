@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gptcli.data import durable
 from gptcli.data.durable import check_writable, write_bytes
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links, pipes and permissions are POSIX's")
@@ -78,3 +79,26 @@ def test_what_can_not_be_written_is_known_before(tmp_path: Path) -> None:
     assert file.read_text() == "not a folder"
     check_writable(tmp_path / "rows")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("tries", "is_there"), [(3, True), (2, False)])
+def test_a_file_that_somebody_reads_for_a_moment_is_replaced_when_they_are_done(
+    tries: int, is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows has it: a file that is open can't be replaced."""
+    refusals, replace = iter([True, True]), Path.replace
+
+    def refusing(source: Path, target: Path) -> Path:
+        if next(refusals, False):
+            raise PermissionError
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", refusing)
+    monkeypatch.setattr(durable, "_TRIES", tries)
+    monkeypatch.setattr(durable, "_SECONDS_BETWEEN_TRIES", 0)
+    if is_there:
+        write_bytes(tmp_path / "rows", b"new")
+    else:
+        with pytest.raises(PermissionError):
+            write_bytes(tmp_path / "rows", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == (["rows"] if is_there else [])

@@ -7,11 +7,15 @@ import errno
 import json
 import os
 import stat
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import JsonValue
+
+_TRIES = 20 if os.name == "nt" else 1
+_SECONDS_BETWEEN_TRIES = 0.1
 
 
 def temporary_name(path: Path) -> Path:
@@ -24,8 +28,21 @@ def publish(file: BinaryIO, path: Path) -> None:
     file.flush()
     os.fsync(file.fileno())
     file.close()
-    temporary_name(path).replace(path)
+    _replace(temporary_name(path), path)
     sync_folder(path.parent)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Give a file the name of another. Windows refuses that while somebody has this one open, as who watches a run has
+    for a moment: then it is tried again for a while."""
+    for _ in range(_TRIES - 1):
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return
+    source.replace(target)
 
 
 def sync_folder(folder: Path) -> None:
