@@ -122,12 +122,7 @@ def _state(folder: Path, is_best: bool, verify: bool) -> CheckpointState:
 
 def _shape(recorded: Mapping[str, Any]) -> GPTConfig | None:
     """The shape that `run.json` tells, as far as this version knows what it tells."""
-    prefix = "model "
-    told = {
-        name.removeprefix(prefix): value
-        for name, value in recorded.get("identity", {}).items()
-        if name.startswith(prefix)
-    }
+    told = run_file.shape_of(recorded)
     known = {name: value for name, value in told.items() if name in GPTConfig.__dataclass_fields__}
     try:
         return GPTConfig(**known) if known else None

@@ -16,7 +16,7 @@ from gptcli.model.config import GPTConfig
 from gptcli.plotting.curves import Floats, Points
 from gptcli.plotting.units import Axis
 from gptcli.training import metrics
-from gptcli.training.run_file import RUN, read
+from gptcli.training.run_file import RUN, read, shape_of
 
 Row = Mapping[str, Any]
 
@@ -61,7 +61,7 @@ class Run:
         resolved, identity = self.recorded.get("resolved", {}), self.recorded.get("identity", {})
         if resolved.get("flops_per_token"):
             return int(resolved["flops_per_token"])
-        shape = {name.removeprefix("model "): value for name, value in identity.items() if name.startswith("model ")}
+        shape = shape_of(self.recorded)
         try:
             config = GPTConfig(**{name: value for name, value in shape.items() if name in _OF_A_CONFIG})
             return flops_per_token(config, int(resolved["parameters"]), int(identity["n_tokens"])) if shape else None

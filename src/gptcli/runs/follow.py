@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,50 +10,8 @@ from gptcli.errors import UsageError
 from gptcli.runs import replay
 from gptcli.runs.progress import RunProgress
 from gptcli.training.events import Event
-from gptcli.training.metrics import METRICS, SAMPLES
+from gptcli.training.metrics import METRICS, SAMPLES, Tail
 from gptcli.training.run_file import RUN, read
-
-
-class GrowingFile:
-    """A file of JSON lines; `new_rows` gives those that are new since it was last asked."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self._identity: tuple[int, int] | None = None
-        self._offset = 0
-
-    def is_replaced(self) -> bool:
-        """Whether what was read is no more: a run that is continued drops the lines past its checkpoint."""
-        if self._identity is None:
-            return False
-        try:
-            status = self.file.stat()
-        except OSError:
-            return self._offset > 0
-        return (status.st_dev, status.st_ino) != self._identity or status.st_size < self._offset
-
-    def new_rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of whole lines; what is still being written comes the next time, what is damaged is passed over."""
-        try:
-            with self.file.open("rb") as opened:
-                status = os.fstat(opened.fileno())
-                identity = (status.st_dev, status.st_ino)
-                if self._identity not in (None, identity) or status.st_size < self._offset:
-                    return  # replaced since it was last asked: `is_replaced` tells the next time
-                self._identity = identity
-                opened.seek(self._offset)
-                for line in opened:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._offset += len(line)
-                    try:
-                        row = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(row, dict) and isinstance(row.get("step"), int):
-                        yield row
-        except OSError:  # not there yet, or on a disk of another machine that is not there for a moment
-            return
 
 
 class Follower:
@@ -71,7 +27,7 @@ class Follower:
         self._begin()
 
     def _begin(self) -> None:
-        self._metrics, self._samples = GrowingFile(self.run / METRICS), GrowingFile(self.run / SAMPLES)
+        self._metrics, self._samples = Tail(self.run / METRICS), Tail(self.run / SAMPLES)
         self._recorded: dict[str, Any] | None = None
         self._now = 0.0
 
@@ -88,7 +44,7 @@ class Follower:
             yield replay.started(self.run, recorded), self._now
         self._recorded = recorded
         for file in (self._metrics, self._samples):
-            for row in file.new_rows():
+            for row in file.rows():
                 self._now = max(self._now, replay.number(row.get("time")) or 0.0)
                 if event := replay.event_of(self.run, row):
                     yield event, self._now

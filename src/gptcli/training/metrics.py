@@ -41,18 +41,34 @@ class Tail:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._read = 0  # bytes
+        self._identity: tuple[int, int] | None = None  # of the file that they were read from
+
+    def is_replaced(self) -> bool:
+        """Whether what was read is no more: a run that is continued drops the lines past its checkpoint."""
+        try:
+            return self._is_another(self.file.stat())
+        except OSError:
+            return self._read > 0
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those whose lines have become whole since the last call."""
+        """Those whose lines have become whole since the last call; none of a file that took the place of the first, and
+        none while there is no file, or its disk, one of another machine perhaps, is away for a moment."""
         try:
             with self.file.open("rb") as opened:
+                status = os.fstat(opened.fileno())
+                if self._is_another(status):
+                    return []
+                self._identity = (status.st_dev, status.st_ino)
                 opened.seek(self._read)
                 content = opened.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
         return _rows(whole.decode("utf-8", errors="replace"))
+
+    def _is_another(self, status: os.stat_result) -> bool:
+        return self._identity not in (None, (status.st_dev, status.st_ino)) or status.st_size < self._read
 
 
 def append_bytes(file: Path, content: bytes) -> None:

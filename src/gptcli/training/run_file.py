@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,10 @@ def _of_today(content: dict[str, Any]) -> dict[str, Any]:
     if isinstance(data, dict) and isinstance(data.get("sources"), dict):
         content["data"] = {**data, "sources": [data["sources"]]}
     return content
+
+
+def shape_of(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's shape by the names of GPTConfig, as the content of a `run.json` tells it; empty where it does not."""
+    prefix = "model "
+    told = recorded.get("identity", {}).items()
+    return {name.removeprefix(prefix): value for name, value in told if name.startswith(prefix)}
